@@ -1,0 +1,31 @@
+# Python 3.11 and make are all that is needed: every target sets itself up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench
+
+demo: .venv/.demo
+	@$(BIN)/neurostore demo
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/.dev
+	@$(BIN)/python -m pytest tests/benchmarks -q -s
+
+.venv/.made:
+	@echo "Creating .venv ..."
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+# .venv/.demo says that the extra `demo` is installed, .venv/.dev the same of `dev`.
+.venv/.%: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing neurostore[$*] into .venv (a minute or two the first time) ..."
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[$*]'
+	@touch $@

@@ -1,0 +1,100 @@
+"""A versioned feature store for neural recordings."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from neurostore.clocks import Clock
+    from neurostore.errors import (
+        ConflictError,
+        DamagedError,
+        MissingExtraError,
+        NeurostoreError,
+        NotFoundError,
+        RefusedError,
+        StoreError,
+        UsageError,
+    )
+    from neurostore.ingest import Reader
+    from neurostore.ingest import run as ingest
+    from neurostore.schemas import Contract, Finding, Table, contract
+    from neurostore.store import (
+        Ragged,
+        Session,
+        SessionBuilder,
+        Source,
+        Store,
+        create,
+        open,
+        tables,
+    )
+
+_WHERE = {
+    "Clock": "clocks",
+    "ConflictError": "errors",
+    "DamagedError": "errors",
+    "MissingExtraError": "errors",
+    "NeurostoreError": "errors",
+    "NotFoundError": "errors",
+    "RefusedError": "errors",
+    "StoreError": "errors",
+    "UsageError": "errors",
+    "Reader": "ingest",
+    "ingest": "ingest",
+    "Contract": "schemas",
+    "Finding": "schemas",
+    "contract": "schemas",
+    "Ragged": "store",
+    "Session": "store",
+    "SessionBuilder": "store",
+    "Source": "store",
+    "Store": "store",
+    "Table": "schemas",
+    "create": "store",
+    "open": "store",
+    "tables": "store.tables",
+}
+
+__all__ = [
+    "Clock",
+    "ConflictError",
+    "Contract",
+    "DamagedError",
+    "Finding",
+    "MissingExtraError",
+    "NeurostoreError",
+    "NotFoundError",
+    "Ragged",
+    "Reader",
+    "RefusedError",
+    "Session",
+    "SessionBuilder",
+    "Source",
+    "Store",
+    "StoreError",
+    "Table",
+    "UsageError",
+    "__version__",
+    "contract",
+    "create",
+    "ingest",
+    "open",
+    "tables",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'neurostore' has no attribute {name!r}")
+    module = importlib.import_module(f"neurostore.{_WHERE[name]}")
+    value: object = getattr(module, name, module)  # neurostore.ingest is a package one can call
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

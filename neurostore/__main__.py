@@ -1,0 +1,7 @@
+"""``python -m neurostore``: the commands."""
+
+import sys
+
+from neurostore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,108 @@
+"""Every error the package raises on purpose, one tree.
+
+::
+
+    NeurostoreError
+    ├── UsageError           the call itself is wrong (unknown id, bad window, bad name)
+    │   └── NotFoundError    an id, table, tag or snapshot that is not there; names the nearest one
+    ├── RefusedError         a source or a table is refused; carries every finding
+    ├── ConflictError        somebody else committed to what this transaction touched
+    ├── MissingExtraError    an optional library is not installed; names the extra
+    └── StoreError           the store, its disk or its network failed
+        └── DamagedError     bytes of the store are not what was written
+
+The first line of a message says what was wrong, where, what was found and expected, and the way
+out. Further lines are details.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neurostore.schemas import Finding
+
+
+class NeurostoreError(Exception):
+    """Root of the tree; catch it to catch whatever the package refuses to do."""
+
+    @property
+    def line(self) -> str:
+        """The first line of the message, whole in itself."""
+        return str(self).splitlines()[0] if str(self) else type(self).__name__
+
+
+class UsageError(NeurostoreError, ValueError):
+    """The call itself is wrong; nothing was done."""
+
+
+class NotFoundError(UsageError, LookupError):
+    """A name that is not there, with the nearest one that is."""
+
+    def __init__(self, what: str, name: str, among: Iterable[str], where: str = "") -> None:
+        known = sorted(among)
+        self.name = name
+        self.nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        place = f" in {where}" if where else ""
+        if self.nearest:
+            hint = f"Did you mean {self.nearest[0]!r}?"
+        elif known:
+            hint = f"There is: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}."
+        else:
+            hint = f"There is no {what} at all."
+        super().__init__(f"No {what} {name!r}{place}. {hint}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), str(self), {"name": self.name, "nearest": self.nearest})
+
+
+class RefusedError(NeurostoreError):
+    """A source or a table is refused; nothing of it was written.
+
+    Attributes
+    ----------
+    findings : list of Finding
+        Everything that was found, the critical ones (which refused it) first.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        self.findings = sorted(findings, key=lambda finding: finding.severity != "critical")
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.findings)
+
+
+class ConflictError(NeurostoreError):
+    """Another writer changed what this transaction read or wrote; nothing of it was written."""
+
+
+class MissingExtraError(NeurostoreError, ImportError):
+    """An optional library is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.what, self.extra = what, extra
+        super().__init__(
+            f"{what} needs the extra {extra!r}, which is not installed. "
+            f"Install it: pip install 'neurostore[{extra}]'"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.what, self.extra)
+
+
+class StoreError(NeurostoreError, OSError):
+    """The store, its disk or its network failed."""
+
+
+class DamagedError(StoreError):
+    """Bytes of the store are not what was written."""
+
+
+def _restore(kind: type[NeurostoreError], text: str, state: dict[str, object]) -> NeurostoreError:
+    error = kind.__new__(kind)
+    error.args = (text,)
+    error.__dict__.update(state)
+    return error

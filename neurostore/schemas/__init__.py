@@ -1,0 +1,32 @@
+"""Contracts: what a table must look like, compiled to two gates and to one pandera schema.
+
+`layout` looks at names, dimensions, dtypes and units and reads no value; it runs whenever a table
+is opened. `values` runs the named rules, chunk by chunk, before a table is committed.
+`Contract.to_pandera` gives both to people's own pipelines, under the same check ids.
+
+A check id is ``<table>/v<N>/<column>/<check>`` and never changes once a contract is frozen.
+"""
+
+from neurostore.schemas._contract import Contract, Severity, contract, contracts, frozen
+from neurostore.schemas._layout import layout
+from neurostore.schemas._pandera import check_ids
+from neurostore.schemas._table import JSON, Column, Finding, Table, Values, from_xarray
+from neurostore.schemas._values import validate, values
+
+__all__ = [
+    "JSON",
+    "Column",
+    "Contract",
+    "Finding",
+    "Severity",
+    "Table",
+    "Values",
+    "check_ids",
+    "contract",
+    "contracts",
+    "from_xarray",
+    "frozen",
+    "layout",
+    "validate",
+    "values",
+]

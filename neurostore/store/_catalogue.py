@@ -1,0 +1,303 @@
+"""The catalogue: rows derived from what each session carries, and SQL expressions over them.
+
+A session's row is an attribute of its own group, with a checksum of its own, so that no two writers
+meet in one array. The sum over all rows stands in the metadata of the commit: a session that is not
+found is then told from one that is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurostore.clocks import Clock, exact
+from neurostore.errors import DamagedError, UsageError
+from neurostore.schemas import JSON, Table, contract
+from neurostore.store import layout
+from neurostore.store._damage import WAY_OUT
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from zarr.abc.store import Store as ZarrStore
+
+_log = logging.getLogger("neurostore")
+_MODULUS = 1 << 256
+
+
+# ---- rows
+
+
+def summary(table: Table, clock: Clock) -> dict[str, JSON]:
+    """What the catalogue wants to know of a table: extent in ticks, regions, seconds."""
+    said: dict[str, JSON] = {}
+    kind = table.name.partition("/")[0]
+    extent = _extent(table, kind, clock)
+    if extent is not None:
+        said["extent"] = [int(extent[0]), int(extent[1])]
+    if kind == "units" and "region" in table.columns:
+        names, counts = np.unique(_read(table, "region"), return_counts=True)
+        said["regions"] = {str(name): int(n) for name, n in zip(names, counts, strict=True) if name}
+    if table.name == "intervals/observed":
+        said["seconds"] = union(_read(table, "start"), _read(table, "stop")) / float(clock.rate)
+    return said
+
+
+def _extent(table: Table, kind: str, clock: Clock) -> tuple[int, int] | None:
+    if kind in ("intervals", "presentations"):
+        valid = _read(table, "valid")
+        start, stop = _read(table, "start")[valid], _read(table, "stop")[valid]
+        return (start.min(), stop.max()) if len(start) else None
+    if kind in ("behaviour", "activity") and "start" in table.attrs and table.rows:
+        first = int(str(table.attrs["start"]))
+        samples = (table.rows - 1) * clock.rate / exact(str(table.attrs["rate"]))
+        return first, first + int(samples) + 1
+    if "time" not in table.columns or not table.rows:
+        return None
+    time = _read(table, "time")
+    if "valid" in table.columns:
+        time = time[_read(table, "valid")]
+    return (time[0], time[-1] + 1) if len(time) else None
+
+
+def union(start: NDArray[np.int64], stop: NDArray[np.int64]) -> int:
+    """Ticks that at least one of the intervals [start, stop) covers."""
+    order = np.argsort(start, kind="stable")
+    first, last = start[order], stop[order]
+    reached = np.maximum.accumulate(np.concatenate([first[:1], last]))[:-1]
+    return int(np.maximum(0, last - np.maximum(first, reached)).sum())
+
+
+def _read(table: Table, name: str) -> NDArray[Any]:
+    return np.asarray(table.columns[name].values[:])
+
+
+def make_row(
+    attrs: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], transaction: str
+) -> dict[str, JSON]:
+    """The row of a thing in the store: what its tables are, by digest, and the catalogue's columns.
+
+    `transaction` is new at every write: an identical row would be no change, and two edits of one
+    session must conflict.
+    """
+    row: dict[str, Any] = {
+        "id": attrs["id"],
+        "tables": {name: dict(entries[name]) for name in sorted(entries)},
+        "transaction": transaction,
+        "attributes": layout.digest(dict(attrs)),
+    }
+    if "session" in attrs:
+        row |= _session_columns(attrs, entries)
+    digests = {name: entry["digest"] for name, entry in entries.items()}
+    row["digest"] = layout.digest({"attributes": row["attributes"], "tables": digests})
+    row["checksum"] = layout.digest(row)
+    return row
+
+
+def _session_columns(
+    attrs: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    rate = float(exact(attrs["clock"]["rate"]))
+    extents = [entry["extent"] for entry in entries.values() if "extent" in entry]
+    metadata = attrs["metadata"]
+
+    def rows(name: str) -> int:
+        return int(entries[name]["rows"]) if name in entries else 0
+
+    return {
+        "dataset": attrs["dataset"],
+        "session": attrs["session"],
+        "subject": metadata.get("subject", ""),
+        "species": metadata.get("species", ""),
+        "n_units": rows("units"),
+        "n_spikes": rows("spikes"),
+        "n_trials": rows("intervals/trials"),
+        "start": min(one[0] for one in extents) / rate if extents else None,
+        "stop": max(one[1] for one in extents) / rate if extents else None,
+        "observed": float(entries.get("intervals/observed", {}).get("seconds", 0.0)),
+        "regions": sorted(entries.get("units", {}).get("regions", {})),
+        "findings": len(attrs["findings"]),
+        "source": (attrs["source"] or {}).get("url", ""),
+        "source_key": attrs["source_key"],
+    }
+
+
+def check_row(row: Mapping[str, Any] | None, where: str) -> Mapping[str, Any]:
+    """The row itself, if its checksum holds.
+
+    Raises
+    ------
+    DamagedError
+        Where there is no row, or it is not what was written.
+    """
+    if not isinstance(row, dict) or "checksum" not in row:
+        raise DamagedError(f"{where} has no catalogue row. {WAY_OUT}")
+    rest = {key: value for key, value in row.items() if key != "checksum"}
+    if layout.digest(rest) != row["checksum"]:
+        raise DamagedError(f"The catalogue row of {where} is not what was written. {WAY_OUT}")
+    return row
+
+
+def read_attrs(store: ZarrStore, path: str) -> dict[str, Any] | None:
+    """Attributes of the group at `path`, checked against its row; None where there is no group."""
+    document = layout.get_document(store, path)
+    if document is None:
+        return None
+    attrs: dict[str, Any] = document.get("attributes", {})
+    row = check_row(attrs.get("row"), path)
+    rest = {key: value for key, value in attrs.items() if key != "row"}
+    if layout.digest(rest) != row["attributes"]:
+        raise DamagedError(f"The attributes of {path} are not what was written. {WAY_OUT}")
+    return attrs
+
+
+def read_rows(store: ZarrStore, total: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every session's row, by id, held against the sum in the commit.
+
+    Raises
+    ------
+    DamagedError
+        Where a row is damaged, or the sessions found are not the ones committed.
+    """
+    rows = []
+    for dataset in layout.children(store, "sessions"):
+        for session in layout.children(store, f"sessions/{dataset}"):
+            attrs = read_attrs(store, f"sessions/{dataset}/{session}")
+            rows.append(check_row(None if attrs is None else attrs["row"], f"{dataset}/{session}"))
+    found = Total().plus(rows).to_json()
+    if found != dict(total):
+        raise DamagedError(
+            f"The commit names {total.get('sessions')} sessions, {found['sessions']} are found, or "
+            f"another one than was written. {WAY_OUT}"
+        )
+    return sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
+
+
+class Total:
+    """How many sessions a snapshot holds, and the sum of their rows' checksums modulo 2^256."""
+
+    def __init__(self, said: Mapping[str, Any] | None = None) -> None:
+        self.sessions = int((said or {}).get("sessions", 0))
+        self.sum = int((said or {}).get("sum", "0"), 16)
+
+    def plus(self, rows: Iterable[Mapping[str, Any] | None], sign: int = 1) -> Total:
+        """With these rows added (or taken off, with ``sign=-1``); None counts for nothing."""
+        made = Total(self.to_json())
+        for row in rows:
+            if row is not None:
+                text = f"{row['id']}\0{row['checksum']}".encode()
+                made.sum += sign * int(hashlib.sha256(text).hexdigest(), 16)
+                made.sessions += sign
+        made.sum %= _MODULUS
+        return made
+
+    def to_json(self) -> dict[str, JSON]:
+        """As it stands in the metadata of a commit."""
+        return {"sessions": self.sessions, "sum": f"{self.sum:x}"}
+
+
+# ---- tables and queries
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as the table of sessions, in the columns and dtypes of its contract."""
+    import pyarrow as pa
+
+    columns = [*contract("sessions").columns, "regions", "findings", "tables"]
+    made = [{**row, "tables": sorted(row["tables"])} for row in rows]
+    table = pa.Table.from_pylist(
+        [{name: row.get(name) for name in columns} for row in made], schema=_schema(columns)
+    )
+    return table.to_pandas()
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
+    known = {name: kinds[said.dtype[0]] for name, said in contract("sessions").columns.items()}
+    known |= {"findings": pa.int64()}
+    return pa.schema([(name, known.get(name, pa.list_(pa.string()))) for name in columns])
+
+
+def query(table: pd.DataFrame, where: str | None, what: str) -> pd.DataFrame:
+    """Rows of a table for which a SQL boolean expression holds.
+
+    Raises
+    ------
+    UsageError
+        Where the expression cannot be run; names the columns there are.
+    """
+    if where is None:
+        return table
+    import duckdb
+
+    options: dict[str, Any] = {
+        "enable_external_access": "false",
+        "python_enable_replacements": "false",
+    }
+    connection = duckdb.connect(config=options)
+    try:
+        connection.execute("SET lock_configuration = true")
+        chosen = connection.from_df(table.assign(_row=np.arange(len(table)))).filter(where)
+        kept = chosen.project("_row").fetchnumpy()["_row"]
+    except duckdb.Error as error:
+        said = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"where={where!r} over {what} cannot be run: {said}. Columns: {', '.join(table)}."
+        ) from error
+    finally:
+        connection.close()
+    return table.iloc[np.sort(np.asarray(kept, dtype=np.int64))].reset_index(drop=True)
+
+
+# ---- the local copy, by snapshot
+
+
+def cache_folder() -> Path:
+    """``$NEUROSTORE_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("NEUROSTORE_CACHE") or platformdirs.user_cache_dir("neurostore"))
+
+
+def cached_rows(store: ZarrStore, snapshot: str, total: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As `read_rows`, from the local copy where there is one; written if it can be."""
+    path = cache_folder() / "catalogue" / f"{snapshot}.json"
+    rows = _from_cache(path, total)
+    if rows is None:
+        rows = read_rows(store, total)
+        _to_cache(path, rows)
+    return rows
+
+
+def _from_cache(path: Path, total: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+        checked = [check_row(row, "the cached catalogue") for row in rows]
+    except (OSError, ValueError, DamagedError):
+        return None  # absent or damaged: read from the store, which is the truth
+    return rows if Total().plus(checked).to_json() == dict(total) else None
+
+
+_unwritable: set[Path] = set()
+
+
+def _to_cache(path: Path, rows: list[dict[str, Any]]) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(layout.canonical(rows))
+        beside.replace(path)
+    except OSError as error:
+        if path.parent not in _unwritable:
+            _unwritable.add(path.parent)
+            _log.warning("The cache %s cannot be written (%s); read without.", path.parent, error)

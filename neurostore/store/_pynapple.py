@@ -1,0 +1,51 @@
+"""A session as pynapple objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from neurostore.store.session import Session
+
+
+def convert(session: Session, nap: ModuleType) -> dict[str, Any]:
+    """Tables by name as pynapple objects; what pynapple has no type for is left out."""
+    support = _support(session, nap)
+    made: dict[str, Any] = {}
+    if "units" in session.tables:
+        made["units"] = _units(session, nap, support)
+    for name, dataset in session.behaviour.items():
+        valid = (
+            dataset["valid"].values if "valid" in dataset else np.ones(len(dataset["time"]), bool)
+        )
+        time, value = dataset["time"].values[valid], dataset["value"].values[valid]
+        made[name] = nap.Tsd(time, value) if value.ndim == 1 else _frame(nap, dataset, time, value)
+    for name, dataset in session.intervals.items():
+        valid = dataset["valid"].values
+        made[name] = nap.IntervalSet(dataset["start"].values[valid], dataset["stop"].values[valid])
+    return made
+
+
+def _support(session: Session, nap: ModuleType) -> Any:
+    if "intervals/observed" not in session.tables:
+        return None
+    observed = session.intervals["observed"]
+    return nap.IntervalSet(observed["start"].values, observed["stop"].values)
+
+
+def _units(session: Session, nap: ModuleType, support: Any) -> Any:
+    frame = session.to_pandas()["units"]
+    trains = {row: nap.Ts(session.spike_times(str(unit))) for row, unit in enumerate(frame["unit"])}
+    scalar = [name for name in frame if name != "n_spikes"]
+    group = nap.TsGroup(trains, time_support=support)
+    group.set_info(**{str(name): frame[name].to_numpy() for name in scalar})
+    return group
+
+
+def _frame(nap: ModuleType, dataset: Any, time: Any, value: Any) -> Any:
+    columns = [str(name) for name in dataset["channel"].values] if "channel" in dataset else None
+    return nap.TsdFrame(time, value, columns=columns)

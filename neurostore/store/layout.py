@@ -1,0 +1,368 @@
+"""How format 1 lies on disk: names, codecs, digests, and tables to and from Zarr arrays.
+
+A thing in the store (a session) is one group with its tables below it. Everything read is held
+against digests in the `row` attribute of that group; a chunk that is not found is damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer.cpu import Buffer
+from zarr.core.sync import sync
+
+from neurostore.errors import DamagedError, StoreError, UsageError
+from neurostore.schemas import JSON, Column, Table, Values, contract
+from neurostore.store import _damage
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from zarr.codecs.numcodecs import PCodec
+
+FORMAT = 1
+CHUNK = 1 << 18
+"""Values in a chunk of a one-dimensional array."""
+DENSE_ROWS = 64
+"""Rows in a chunk of dense activity (time, channel)."""
+_RUN = 1 << 25
+"""Bytes written at once."""
+
+CODECS = {
+    *("bytes", "transpose", "zstd", "blosc", "gzip", "crc32c", "sharding_indexed", "vlen-utf8"),
+    "numcodecs.pcodec",
+}
+_DTYPE = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
+_SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_PCODEC = ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")
+
+
+# ---- names
+
+
+def segment(name: str) -> str:
+    """The path segment under which a thing of this name is kept; plain names stay as they are."""
+    if _SEGMENT.fullmatch(name) and name not in (".", "..", "zarr.json") and name[:2] != "__":
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80].strip("-") or "x"
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def split_id(id: str) -> tuple[str, str]:
+    """``dataset/session`` → (dataset, session); only the first slash counts."""
+    dataset, slash, session = id.partition("/")
+    if not (dataset and slash and session):
+        raise UsageError(f"A session id is <dataset>/<session>, found {id!r}.")
+    return dataset, session
+
+
+def session_path(id: str) -> str:
+    """Where a session lies in the tree."""
+    dataset, session = split_id(id)
+    return f"sessions/{segment(dataset)}/{segment(session)}"
+
+
+def table_path(name: str) -> str:
+    """Where a table lies below its session: ``behaviour/wheel``."""
+    return "/".join(segment(part) for part in name.split("/", 1))
+
+
+# ---- digests
+
+
+def canonical(value: object) -> bytes:
+    """The one JSON text of a value, for digests."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def digest(value: object) -> str:
+    """sha256 of the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def chunk_digest(chunk: NDArray[Any]) -> bytes:
+    """sha256 of a chunk's decoded values: little-endian bytes, or length-prefixed UTF-8."""
+    if isinstance(chunk.dtype, np.dtypes.StringDType):
+        texts = [str(text).encode() for text in chunk.ravel()]
+        data: Any = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    else:
+        data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data
+    return hashlib.sha256(data).digest()
+
+
+# ---- writing
+
+
+def codecs_of(
+    dtype: np.dtype[Any], name: str, column: Column, codecs: str = "default"
+) -> dict[str, Any]:
+    """Zarr's codec arguments for one column; every array ends in crc32c.
+
+    ``codecs="interop"`` writes Blosc-zstd-bitshuffle for readers without PCodec.
+    """
+    crc = Crc32cCodec()
+    if isinstance(dtype, np.dtypes.StringDType):
+        return {"compressors": [ZstdCodec(level=3), crc], "filters": None}
+    if codecs == "interop":
+        blosc = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize)
+        return {"compressors": [blosc, crc], "filters": None}
+    if codecs != "default":
+        raise UsageError(f"codecs must be 'default' or 'interop', found {codecs!r}.")
+    if dtype.str[1:] not in _PCODEC:
+        return {"compressors": [ZstdCodec(level=3), crc], "filters": None}
+    if column.attrs.get("units") == "tick" or name == "block":
+        serializer = PCodec(level=8, delta_spec="try_consecutive", delta_encoding_order=1)
+    elif name == "unit":
+        serializer = PCodec(level=8, delta_spec="none")
+    else:
+        serializer = PCodec(level=8)
+    return {"serializer": serializer, "compressors": crc, "filters": None}
+
+
+def chunk_rows(shape: tuple[int, ...], dense: bool) -> int:
+    """Rows in a chunk: all of them in small arrays, `DENSE_ROWS` in dense activity."""
+    width = max(1, prod(shape[1:]))
+    rows = DENSE_ROWS if dense else max(1, CHUNK // width)
+    return max(1, min(rows, shape[0]) if shape else 1)
+
+
+def write_table(
+    store: ZarrStore, path: str, table: Table, codecs: str = "default"
+) -> dict[str, JSON]:
+    """Write a table below the session at `path`; gives its entry in the session's row."""
+    where = f"{path}/{table_path(table.name)}"
+    for parent in _between(path, where):
+        put_group(store, parent, {}, only_if_absent=True)
+    put_group(store, where, {"name": table.name, "contract": table.contract, **table.attrs})
+    arrays: dict[str, JSON] = {}
+    for name, column in table.columns.items():
+        arrays[name] = _write_column(store, where, table, name, column, codecs)
+    metadata = metadata_digest(store, where, arrays)
+    entry: dict[str, JSON] = {
+        "contract": table.contract,
+        "rows": table.rows,
+        "arrays": arrays,
+        "metadata": metadata,
+    }
+    return {**entry, "digest": digest(entry)}
+
+
+def _write_column(
+    store: ZarrStore, where: str, table: Table, name: str, column: Column, codecs: str
+) -> str:
+    values = column.values
+    dtype, dense = np.dtype(values.dtype), table.name.startswith("activity/")
+    rows = chunk_rows(values.shape, dense and len(values.shape) > 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
+        array = zarr.create_array(
+            store,
+            name=f"{where}/{segment(name)}",
+            shape=values.shape,
+            chunks=(rows, *(max(1, length) for length in values.shape[1:])),
+            dtype="string" if isinstance(dtype, np.dtypes.StringDType) else dtype,
+            dimension_names=column.dims,
+            attributes={"name": name, **column.attrs},
+            fill_value="" if isinstance(dtype, np.dtypes.StringDType) else 0,
+            config={"write_empty_chunks": True},
+            **codecs_of(dtype, name, column, codecs),
+        )
+    total = hashlib.sha256()
+    for first, run in _runs(values, rows):
+        array[first : first + len(run)] = run
+        for start in range(0, len(run), rows):
+            total.update(chunk_digest(run[start : start + rows]))
+    return total.hexdigest()
+
+
+def _runs(values: Values, rows: int) -> Iterable[tuple[int, NDArray[Any]]]:
+    width = max(1, prod(values.shape[1:])) * max(1, np.dtype(values.dtype).itemsize)
+    step = rows * max(1, _RUN // (width * rows))
+    for first in range(0, values.shape[0], step):
+        yield first, np.asarray(values[first : first + step])
+
+
+def _between(path: str, where: str) -> list[str]:
+    parts = where.removeprefix(path + "/").split("/")[:-1]
+    return [f"{path}/{'/'.join(parts[: k + 1])}" for k in range(len(parts))]
+
+
+def put_group(
+    store: ZarrStore, path: str, attributes: Mapping[str, JSON], *, only_if_absent: bool = False
+) -> None:
+    """Write a group's document with these attributes."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    buffer = Buffer.from_bytes(json.dumps(document).encode())
+    write = store.set_if_not_exists if only_if_absent else store.set
+    sync(write(f"{path}/zarr.json".lstrip("/"), buffer))
+
+
+# ---- reading
+
+
+def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
+    """The zarr.json of a node, None where there is none."""
+    key = f"{path}/zarr.json".lstrip("/")
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    if buffer is None:
+        return None
+    try:
+        document: dict[str, Any] = json.loads(buffer.to_bytes())
+    except ValueError as error:
+        raise DamagedError(f"{key} is no JSON: {error}. {_damage.WAY_OUT}") from error
+    return document
+
+
+def children(store: ZarrStore, path: str) -> list[str]:
+    """Names of the nodes right below a path, sorted."""
+
+    async def collect() -> list[str]:
+        return [name async for name in store.list_dir(path)]
+
+    return sorted(name for name in sync(collect()) if name != "zarr.json")
+
+
+def documents(store: ZarrStore, where: str, arrays: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The documents of a table's group (under ``""``) and of its arrays, by true name.
+
+    Raises
+    ------
+    DamagedError
+        Where one that must be there is not found.
+    """
+    found = {}
+    for name in ("", *arrays):
+        path = f"{where}/{segment(name)}" if name else where
+        document = get_document(store, path)
+        if document is None:
+            raise DamagedError(
+                f"{path} is named by its session but is not found. {_damage.WAY_OUT}"
+            )
+        found[name] = document
+    return found
+
+
+def metadata_digest(store: ZarrStore, where: str, arrays: Iterable[str]) -> str:
+    """Digest of the documents of a table's group and arrays."""
+    return digest(documents(store, where, arrays))
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArray:
+    """One array of the store, opened on first use; a damaged or missing chunk is an error.
+
+    It reads by slices of any axis and by integer arrays, as Zarr's orthogonal indexing does.
+    """
+
+    store: ZarrStore = field(repr=False)
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self._array().oindex[key])
+        except (StoreError, IndexError):
+            raise
+        except Exception as error:
+            raise _damage.wrap(self.path, error) from error
+
+    def _array(self) -> zarr.Array[Any]:
+        opened: zarr.Array[Any] | None = self.__dict__.get("opened")
+        if opened is None:
+            opened = _damage.open_array(self.store, self.path)
+            self.__dict__["opened"] = opened
+        return opened
+
+    def chunk_digests(self) -> str:
+        """The digest of its content, computed from the stored chunks."""
+        rows = self._array().chunks[0] if self.shape else 1
+        total = hashlib.sha256()
+        for first in range(0, self.shape[0], rows):
+            total.update(chunk_digest(self[first : first + rows]))
+        return total.hexdigest()
+
+
+def read_table(store: ZarrStore, path: str, name: str, entry: Mapping[str, Any]) -> Table:
+    """A table as stored, lazily, its metadata compared with the session's row.
+
+    Raises
+    ------
+    DamagedError
+        Where the metadata is not what was written.
+    """
+    where = f"{path}/{table_path(name)}"
+    found = documents(store, where, entry["arrays"])
+    if digest(found) != entry["metadata"]:
+        raise DamagedError(f"The metadata of {where} is not what was written. {_damage.WAY_OUT}")
+    group = dict(found.pop("").get("attributes", {}))
+    contract(entry["contract"])
+    columns = {key: _column(store, where, key, document) for key, document in found.items()}
+    return Table(group.pop("name"), group.pop("contract"), columns, group)
+
+
+def _column(store: ZarrStore, where: str, name: str, document: Mapping[str, Any]) -> Column:
+    path = f"{where}/{segment(name)}"
+    kinds = {codec["name"] for codec in document["codecs"]}
+    for codec in document["codecs"]:
+        if codec["name"] == "sharding_indexed":
+            parts = codec["configuration"]
+            kinds |= {one["name"] for key in ("codecs", "index_codecs") for one in parts[key]}
+    if not kinds <= CODECS:
+        raise StoreError(
+            f"{path} uses the codecs {', '.join(sorted(kinds - CODECS))}, which are never opened; "
+            f"known: {', '.join(sorted(CODECS))}."
+        )
+    kind = document["data_type"]
+    if not (isinstance(kind, str) and _DTYPE.fullmatch(kind)):
+        raise StoreError(f"{path} has the data type {kind!r}; only flat numbers, bools and text.")
+    dtype = np.dtypes.StringDType() if kind == "string" else np.dtype(kind)
+    attrs = dict(document["attributes"])
+    attrs.pop("name", None)
+    array = StoredArray(store, path, tuple(document["shape"]), dtype)
+    return Column(tuple(document["dimension_names"]), array, attrs)
+
+
+@dataclass(frozen=True, eq=False)
+class Seconds:
+    """Ticks read as float64 seconds on the session clock, lazily; NaN where missing."""
+
+    ticks: Values
+    rate: Fraction
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the ticks."""
+        return self.ticks.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float64."""
+        return np.dtype(np.float64)
+
+    def __getitem__(self, key: Any) -> NDArray[np.float64]:
+        from neurostore.clocks import Clock
+
+        return Clock(self.rate).seconds(np.asarray(self.ticks[key]))

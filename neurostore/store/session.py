@@ -1,0 +1,518 @@
+"""`Session`: one recording of a store, read lazily; seconds outside, ticks inside."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neurostore.clocks import Clock, exact
+from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, UsageError
+from neurostore.schemas import Column, Finding, Table
+from neurostore.schemas import layout as check_layout
+from neurostore.store import layout
+from neurostore.store.layout import Seconds, StoredArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from zarr.abc.store import Store as ZarrStore
+
+    from neurostore.store.store import Store
+
+_KEPT_CHUNKS = 32
+_PLAIN_INDEX = 10_000_000
+"""Samples above which the time of a regular series is an `xarray.indexes.RangeIndex`, which is
+computed where it is asked for but selects by ``method="nearest"`` only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One session at one snapshot.
+
+    Tables are lazy: nothing but metadata is read until values are asked for. Times are seconds on
+    the session clock; `stored` gives a table as it lies in the store, in ticks.
+
+    Attributes
+    ----------
+    id : str
+        ``<dataset>/<session>``.
+    attrs : mapping
+        What the store keeps about the session: metadata, clock, source, findings, notes, row.
+    bounds : (int, int) or None
+        First tick and stop tick of a `slice`.
+    """
+
+    store: Store = field(repr=False)
+    id: str
+    attrs: Mapping[str, Any] = field(repr=False)
+    bounds: tuple[int, int] | None = None
+    _chunks: dict[tuple[str, int], NDArray[Any]] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.store, self.id, self.bounds)
+
+    # ---- what it is
+
+    @property
+    def dataset(self) -> str:
+        """The dataset it belongs to."""
+        return str(self.attrs["dataset"])
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Its clock: ticks per second and the date-time of tick 0."""
+        said = self.attrs["clock"]
+        return Clock(exact(said["rate"]), said["origin"])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Subject, species and whatever else the source says."""
+        return dict(self.attrs["metadata"])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was wrong with the source and was kept."""
+        return [Finding(**finding) for finding in self.attrs["findings"]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader left out, and why."""
+        return list(self.attrs["notes"])
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of its tables: ``"spikes"``, ``"behaviour/wheel"``, ..."""
+        return sorted(self.attrs["row"]["tables"])
+
+    @property
+    def start(self) -> float:
+        """First time of any table (of the slice), in seconds; NaN without times."""
+        return self._end("start", 0)
+
+    @property
+    def stop(self) -> float:
+        """Last time of any table (of the slice), in seconds; NaN without times."""
+        return self._end("stop", 1)
+
+    def _end(self, name: str, side: int) -> float:
+        if self.bounds is not None:
+            return float(self.clock.seconds(np.array([self.bounds[side]]))[0])
+        said = self.attrs["row"][name]
+        return float("nan") if said is None else float(said)
+
+    # ---- tables
+
+    def stored(self, name: str) -> Table:
+        """A table as it lies in the store: ticks, every column lazy.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest table there is.
+        DamagedError
+            Where its metadata is not what was written, or does not fit its contract.
+        """
+        entries = self.attrs["row"]["tables"]
+        if name not in entries:
+            raise NotFoundError("table", name, entries, self.id)
+        table = layout.read_table(self._zarr, layout.session_path(self.id), name, entries[name])
+        wrong = check_layout(table)
+        if wrong:
+            raise DamagedError(f"{self.id}: {wrong[0].message}")
+        return table
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        """A table as an `xarray.Dataset`, times in seconds; the values stay lazy."""
+        table = self.stored(name)
+        rate = self.clock.rate
+        columns = {
+            key: Column(column.dims, Seconds(column.values, rate), {**column.attrs, "units": "s"})
+            if column.attrs.get("units") == "tick"
+            else column
+            for key, column in table.columns.items()
+        }
+        dataset = Table(table.name, table.contract, columns, table.attrs).to_xarray(indexed=True)
+        if "rate" in table.attrs:
+            dataset = _regular(dataset, table, self.clock)
+        return dataset if self.bounds is None else self._within(name, dataset)
+
+    def _within(self, name: str, dataset: xr.Dataset) -> xr.Dataset:
+        """The part of a table that lies in the slice; intervals that touch it are kept whole."""
+        start, stop = self.start, self.stop
+        kind = name.partition("/")[0]
+        if name == "spikes":
+            first, last = self._rows(*self._all_ticks())
+            return dataset.isel(spike=slice(first, last)).drop_vars("block", errors="ignore")
+        if kind in ("behaviour", "activity"):
+            time = np.asarray(dataset["time"].values)
+            return dataset.isel(time=(time >= start) & (time < stop))
+        if kind in ("intervals", "presentations"):
+            touches = (dataset["start"].values < stop) & (dataset["stop"].values > start)
+            return dataset.isel({str(dataset["start"].dims[0]): touches})
+        return dataset
+
+    @property
+    def units(self) -> xr.Dataset:
+        """The units, by id along `unit`."""
+        return self["units"]
+
+    @property
+    def spikes(self) -> xr.Dataset:
+        """All spikes in time order: `time` in seconds, `unit` as row of `units`."""
+        return self["spikes"]
+
+    @property
+    def intervals(self) -> Group:
+        """Trials, epochs, observed time: ``session.intervals["trials"]``."""
+        return Group(self, "intervals")
+
+    @property
+    def behaviour(self) -> Group:
+        """Series of samples: ``session.behaviour["wheel"]``."""
+        return Group(self, "behaviour")
+
+    @property
+    def activity(self) -> Group:
+        """Dense activity: ``session.activity["voltage"]``."""
+        return Group(self, "activity")
+
+    @property
+    def presentations(self) -> Group:
+        """What was shown when: ``session.presentations["movie"]``."""
+        return Group(self, "presentations")
+
+    @property
+    def _zarr(self) -> ZarrStore:
+        return self.store.zarr
+
+    # ---- spikes
+
+    def slice(self, start: float, stop: float) -> Session:
+        """The session between two times in seconds, [start, stop); as lazy as the whole."""
+        first, last = self.clock.tick(start), self.clock.tick(stop)
+        if last <= first:
+            raise UsageError(f"A slice needs start < stop, found [{start}, {stop}) s.")
+        if self.bounds is not None:
+            first, last = max(first, self.bounds[0]), min(last, self.bounds[1])
+        return Session(self.store, self.id, self.attrs, (first, max(first, last)), self._chunks)
+
+    def spike_times(self, unit: str) -> NDArray[np.float64]:
+        """Spike times of one unit (spike,) float64 seconds, ascending."""
+        return self.clock.seconds(self._unit_ticks(unit))
+
+    def counts(
+        self, start: float, stop: float, bin: float, units: Sequence[str] | None = None
+    ) -> xr.DataArray:
+        """Spike counts (unit, bin) int32 of the whole bins in [start, stop), exact on ticks.
+
+        Bin k is [start + floor(k · bin · rate), start + floor((k + 1) · bin · rate)) ticks.
+
+        Parameters
+        ----------
+        start, stop, bin : seconds
+            May reach past the ends of the session: there are no spikes there.
+        units : sequence of str, optional
+            Some units, in this order; all without it.
+
+        Returns
+        -------
+        xarray.DataArray
+            With the coordinates `unit` (ids) and `time` (start of every bin, seconds).
+        """
+        import xarray as xr
+
+        edges = self.clock.edges(self.clock.tick(start), self.clock.bins(start, stop, bin), bin)
+        ids = self._ids
+        rows = np.arange(len(ids)) if units is None else self._unit_rows(units)
+        values = self._bin(edges)[rows]
+        coords = {
+            "unit": ids[rows].astype(object),
+            "time": ("bin", self.clock.seconds(edges[:-1]), {"units": "s"}),
+        }
+        return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(bin)})
+
+    def psth(
+        self,
+        unit: str,
+        times: ArrayLike,
+        window: tuple[float, float] = (-0.5, 1.0),
+        bin: float = 0.02,
+    ) -> xr.Dataset:
+        """Peri-event time histogram of one unit.
+
+        Parameters
+        ----------
+        times : (event,) seconds
+            Events; those that are not finite are left out and counted in the attribute `missing`.
+        window : (float, float)
+            Seconds before (negative) and after each event.
+        bin : float
+            Seconds; whole bins only.
+
+        Returns
+        -------
+        xarray.Dataset
+            count (trial, bin) int32, rate_hz (bin), sem (bin) of the rate, time (bin): centres in
+            seconds from the event, event (trial): event times.
+        """
+        import xarray as xr
+
+        events = np.atleast_1d(np.asarray(times, dtype=np.float64))
+        there = np.isfinite(events)
+        if not there.any():
+            raise UsageError(f"psth needs at least one finite event, found {len(events)} in all.")
+        edges = self.clock.edges(
+            self.clock.tick(window[0]), self.clock.bins(window[0], window[1], bin), bin
+        )
+        if len(edges) < 2:
+            raise UsageError(f"The window {window} s holds no whole bin of {bin} s.")
+        at = self.clock.ticks(events[there])[:, None] + edges[None, :]
+        count = np.diff(np.searchsorted(self._unit_ticks(unit), at, side="left"), axis=1)
+        rates = count / float(bin)
+        spread = rates.std(axis=0, ddof=1) if len(rates) > 1 else np.full(rates.shape[1], np.nan)
+        seconds = self.clock.seconds(edges)
+        return xr.Dataset(
+            {
+                "count": (("trial", "bin"), count.astype(np.int32)),
+                "rate_hz": ("bin", rates.mean(axis=0), {"units": "Hz"}),
+                "sem": ("bin", spread / np.sqrt(len(rates)), {"units": "Hz"}),
+            },
+            {
+                "time": ("bin", (seconds[:-1] + seconds[1:]) / 2, {"units": "s"}),
+                "event": ("trial", events[there], {"units": "s"}),
+            },
+            {"unit": unit, "bin": float(bin), "missing": int(np.count_nonzero(~there))},
+        )
+
+    @cached_property
+    def _ids(self) -> NDArray[Any]:
+        return np.asarray(self.stored("units").columns["unit"].values[:])
+
+    def _unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
+        rows = {str(name): row for row, name in enumerate(self._ids)}
+        for name in units:
+            if str(name) not in rows:
+                raise NotFoundError("unit", str(name), rows, self.id)
+        return np.array([rows[str(name)] for name in units], dtype=np.int64)
+
+    @cached_property
+    def _spikes(self) -> Table:
+        return self.stored("spikes")
+
+    @cached_property
+    def _blocks(self) -> NDArray[np.int64]:
+        return np.asarray(self._spikes.columns["block"].values[:])
+
+    def _first(self, tick: int) -> int:
+        """The first spike at or after a tick, by the block index."""
+        said: Any = self._spikes.attrs["block"]
+        block = (tick - int(said["start"])) // int(said["length"])
+        if block < 0 or block >= len(self._blocks) - 1:
+            return 0 if block < 0 else int(self._blocks[-1])
+        low, high = int(self._blocks[block]), int(self._blocks[block + 1])
+        time = self._piece("time", low, high)
+        return low + int(np.searchsorted(time, tick, side="left"))
+
+    def _rows(self, start: int, stop: int) -> tuple[int, int]:
+        """First and last spike (exclusive) in [start, stop) ticks."""
+        first = self._first(start)
+        return first, max(first, self._first(stop))
+
+    def _all_ticks(self) -> tuple[int, int]:
+        return self.bounds or (-(2**62), 2**62)
+
+    def _piece(self, column: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows [start, stop) of a column of spikes, by decoded chunks that are kept a while."""
+        values = self._spikes.columns[column].values
+        parts = []
+        for chunk in range(start // layout.CHUNK, -(-stop // layout.CHUNK)):
+            base = chunk * layout.CHUNK
+            whole = self._chunk(column, chunk, values)
+            parts.append(whole[max(start - base, 0) : stop - base])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.zeros(0, values.dtype)
+
+    def _chunk(self, column: str, chunk: int, values: Any) -> NDArray[Any]:
+        key = (column, chunk)
+        if key not in self._chunks:
+            while len(self._chunks) >= _KEPT_CHUNKS:
+                self._chunks.pop(next(iter(self._chunks)))
+            base = chunk * layout.CHUNK
+            self._chunks[key] = np.asarray(values[base : base + layout.CHUNK])
+        return self._chunks[key]
+
+    def _bin(self, edges: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Counts (unit, bin) of all units between bin edges in ticks."""
+        bins, units = len(edges) - 1, len(self._ids)
+        if bins < 1 or not units or "spikes" not in self.tables:
+            return np.zeros((units, max(0, bins)), dtype=np.int32)
+        low, high = self._all_ticks()
+        first, last = self._rows(max(int(edges[0]), low), min(int(edges[-1]), high))
+        time, unit = self._piece("time", first, last), self._piece("unit", first, last)
+        where = np.searchsorted(edges, time, side="right") - 1
+        flat = np.bincount(unit.astype(np.int64) * bins + where, minlength=units * bins)
+        return flat.reshape(units, bins).astype(np.int32)
+
+    def _unit_ticks(self, unit: str) -> NDArray[np.int64]:
+        row = int(self._unit_rows([unit])[0])
+        if "spikes" not in self.tables:
+            return np.zeros(0, dtype=np.int64)
+        first, last = self._rows(*self._all_ticks())
+        parts = []
+        for start in range(first, last, layout.CHUNK):
+            stop = min(start + layout.CHUNK, last)
+            mine = self._piece("unit", start, stop) == row
+            parts.append(self._piece("time", start, stop)[mine])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    # ---- bridges
+
+    def to_xarray(self) -> xr.DataTree:
+        """Every table as a node of one `xarray.DataTree`, lazy, times in seconds."""
+        import xarray as xr
+
+        nodes = {name: self[name].drop_vars("block", errors="ignore") for name in self.tables}
+        return xr.DataTree.from_dict(
+            {"/": xr.Dataset(attrs=self.metadata), **nodes}, name=layout.segment(self.id)
+        )
+
+    def to_pandas(self) -> dict[str, pd.DataFrame]:
+        """Every table of one row each as a `pandas.DataFrame`; spikes with unit ids."""
+        return {name: self._pandas(name) for name in self.tables if name[:9] != "activity/"}
+
+    def _pandas(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        dataset = self[name]
+        if name == "spikes":
+            ids = pd.Index(self._ids.astype(object))
+            made = {"time": dataset["time"].values, "unit": ids[dataset["unit"].values]}
+            return pd.DataFrame(made)
+        main = next(iter(self.stored(name).columns.values())).dims[0]
+        columns: dict[str, Any] = {}
+        for key, variable in dataset.variables.items():
+            if variable.dims == (main,):
+                columns[str(key)] = _pandas_ready(variable.values)
+            elif variable.ndim == 2 and variable.dims[0] == main:
+                names = dataset.coords.get(str(variable.dims[1]))
+                labels = range(variable.shape[1]) if names is None else names.values
+                columns |= {
+                    f"{key}_{label}": variable.values[:, k] for k, label in enumerate(labels)
+                }
+        return pd.DataFrame(columns)
+
+    def to_pynapple(self) -> dict[str, Any]:
+        """The session as pynapple objects, by table name.
+
+        ``units`` → TsGroup with the columns as metadata, behaviour → Tsd or TsdFrame, intervals →
+        IntervalSet (valid rows). Observed time is the time support.
+        """
+        try:
+            import pynapple as nap
+        except ImportError as error:
+            raise MissingExtraError("to_pynapple()", "pynapple") from error
+        from neurostore.store._pynapple import convert
+
+        return convert(self, nap)
+
+    # ---- how it looks
+
+    def __repr__(self) -> str:
+        row = self.attrs["row"]
+        seconds = f"[{self.start:.6g}, {self.stop:.6g}) s"
+        lines = [
+            f"<Session {self.id}  {seconds}  clock {float(self.clock.rate):g} Hz>",
+            *(f"  {name:<12}{value}" for name, value in self._facts()),
+            "  tables:",
+            *(f"    {name:<32}{entry['rows']:>12,} rows" for name, entry in row["tables"].items()),
+        ]
+        return "\n".join(lines)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        row = self.attrs["row"]
+        yield "subject", f"{row['subject'] or '-'} ({row['species'] or 'species not said'})"
+        yield "units", f"{row['n_units']:,} with {row['n_spikes']:,} spikes"
+        yield "regions", ", ".join(row["regions"]) or "-"
+        yield "observed", f"{row['observed']:,.1f} s"
+        yield "findings", f"{row['findings']} (session.findings)" if row["findings"] else "none"
+
+    def _repr_html_(self) -> str:
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._facts()
+        )
+        tables = "".join(
+            f"<tr><td style='text-align:left'><code>{html.escape(name)}</code></td>"
+            f"<td>{entry['rows']:,}</td></tr>"
+            for name, entry in self.attrs["row"]["tables"].items()
+        )
+        seconds = f"[{self.start:.6g}, {self.stop:.6g}) s"
+        return (
+            f"<b>Session {html.escape(self.id)}</b> {seconds}<table>{facts}</table>"
+            f"<details><summary>{len(self.tables)} tables</summary>"
+            f"<table><tr><th>table</th><th>rows</th></tr>{tables}</table></details>"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Group(Mapping[str, "xr.Dataset"]):
+    """The tables of one kind by name: ``session.behaviour["wheel"]``."""
+
+    session: Session
+    kind: str
+
+    def _names(self) -> list[str]:
+        prefix = f"{self.kind}/"
+        return [n.removeprefix(prefix) for n in self.session.tables if n.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        if name not in self._names():
+            raise NotFoundError(self.kind, name, self._names(), self.session.id)
+        return self.session[f"{self.kind}/{name}"]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {self.session.id}: {', '.join(self._names()) or 'none'}>"
+
+
+def _reopen(store: Store, id: str, bounds: tuple[int, int] | None) -> Session:
+    session = store.session(id)
+    return Session(store, id, session.attrs, bounds)
+
+
+def _regular(dataset: xr.Dataset, table: Table, clock: Clock) -> xr.Dataset:
+    """With the time of every sample of a regular series: an index, computed lazily where long."""
+    import xarray as xr
+
+    start = float(clock.seconds(np.array([int(str(table.attrs["start"]))]))[0])
+    rate = float(exact(str(table.attrs["rate"])))
+    rows = table.rows
+    if rows <= _PLAIN_INDEX:
+        return dataset.assign_coords(time=("time", start + np.arange(rows) / rate, {"units": "s"}))
+    index = xr.indexes.RangeIndex.linspace(
+        start, start + (rows - 1) / rate, rows, endpoint=True, dim="time"
+    )
+    return dataset.assign_coords(xr.Coordinates.from_xindex(index))
+
+
+def _pandas_ready(values: NDArray[Any]) -> Any:
+    return values.astype(object) if isinstance(values.dtype, np.dtypes.StringDType) else values
+
+
+__all__ = ["Group", "Session", "StoredArray"]

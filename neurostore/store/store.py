@@ -1,0 +1,294 @@
+"""`Store`: a repository at one snapshot, and the transactions that make the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
+from neurostore.schemas import Finding
+from neurostore.store import _catalogue, layout
+from neurostore.store._damage import WAY_OUT
+from neurostore.store._versions import Commit, IcechunkVersions, Versions
+from neurostore.store.builder import (
+    check_tables,
+)
+from neurostore.store.session import Session
+from neurostore.store.transaction import Transaction, who
+from neurostore.store.urls import parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from zarr.abc.store import Store as ZarrStore
+
+
+def create(url: str | Path) -> Store:
+    """A new, empty store at a local folder, or in memory (``memory://name``).
+
+    Raises
+    ------
+    UsageError
+        Where there is something already.
+    """
+    place = parse(url)
+
+    def start(store: ZarrStore) -> None:
+        layout.put_group(store, "", {"neurostore_format": layout.FORMAT})
+        layout.put_group(store, "sessions", {})
+
+    about = who() | {"sessions": {}, "catalogue": _catalogue.Total().to_json()}
+    IcechunkVersions.create(place, start, about)
+    return open(url)
+
+
+def open(url: str | Path, snapshot: str | None = None) -> Store:
+    """The store at a URL, at its newest snapshot or at the one (or the tag) named.
+
+    Reading needs neither a lock nor a folder that can be written.
+
+    Raises
+    ------
+    NotFoundError, DamagedError, StoreError
+    """
+    versions = IcechunkVersions.open(parse(url))
+    if snapshot is None:
+        return Store(versions, versions.head())
+    return Store(versions, versions.resolve(snapshot), pinned=True)
+
+
+class Store:
+    """A repository of sessions, seen at one snapshot.
+
+    Own transactions move it on; `refresh` moves it to what others have committed; `at` gives it as
+    it was. It pickles as (URL, snapshot), and is opened again where it is unpickled.
+    """
+
+    def __init__(self, versions: Versions, snapshot: str, *, pinned: bool = False) -> None:
+        self._versions = versions
+        self.pinned = pinned
+        self._see(snapshot)
+
+    def _see(self, snapshot: str) -> None:
+        self.snapshot = snapshot
+        self.zarr = self._versions.read(snapshot)
+        for cached in ("_commit", "rows"):
+            self.__dict__.pop(cached, None)
+        root = layout.get_document(self.zarr, "")
+        found = (root or {}).get("attributes", {}).get("neurostore_format")
+        if found is None:
+            raise DamagedError(
+                f"{self.url} at {snapshot} carries no neurostore_format: it is damaged, or no "
+                f"neurostore. {WAY_OUT}"
+            )
+        if found != layout.FORMAT:
+            raise StoreError(
+                f"{self.url} is of format {found}, this version reads {layout.FORMAT}. "
+                "Install a newer neurostore."
+            )
+
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        place = getattr(self._versions, "place", None)
+        return "" if place is None else str(place.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.url.startswith("memory://"):
+            raise UsageError(f"{self.url} lies in this process and cannot go to another one.")
+        return _reopen, (self.url, self.snapshot, self.pinned)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.url} at {self.snapshot}: {self._total['sessions']} sessions>"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        table = self.sessions().drop(columns=["tables"], errors="ignore")
+        return f"<b>{html.escape(repr(self)[1:-1])}</b>{table.to_html(index=False)}"
+
+    # ---- reading
+
+    @cached_property
+    def _commit(self) -> Commit:
+        return next(iter(self._versions.log(self.snapshot)))
+
+    @property
+    def _total(self) -> Mapping[str, Any]:
+        said = self._commit.metadata.get("catalogue")
+        if not isinstance(said, dict):
+            raise DamagedError(f"Commit {self.snapshot} names no catalogue. {WAY_OUT}")
+        return said
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The catalogue's rows as they are kept with the sessions, checked."""
+        if self.url.startswith("memory://"):
+            return _catalogue.read_rows(self.zarr, self._total)
+        return _catalogue.cached_rows(self.zarr, self.snapshot, self._total)
+
+    def sessions(self, where: str | None = None) -> pd.DataFrame:
+        """The catalogue: one row a session.
+
+        Parameters
+        ----------
+        where : str, optional
+            A SQL boolean expression: ``"n_units >= 20 AND list_contains(regions, 'CA1')"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            id, dataset, session, subject, species, n_units, n_spikes, n_trials, start, stop and
+            observed (seconds), regions, findings (how many), tables.
+        """
+        return _catalogue.query(_catalogue.frame(self.rows), where, "sessions")
+
+    def units(self, where: str | None = None) -> pd.DataFrame:
+        """All units of all sessions, with the columns that their sources have.
+
+        Parameters
+        ----------
+        where : str, optional
+            A SQL boolean expression: ``"region = 'CA1' AND rate_hz < 50"``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            session, dataset, unit, n_spikes, observed (seconds), rate_hz, region, ...
+        """
+        import pandas as pd
+
+        ids = [row["id"] for row in self.rows if "units" in row["tables"]]
+        frames = [_unit_frame(self.session(str(id))) for id in ids]
+        known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
+        if not frames:
+            return _catalogue.query(pd.DataFrame({name: [] for name in known}), where, "units")
+        joined = pd.concat(frames, ignore_index=True)
+        return _catalogue.query(joined, where, "units")
+
+    def session(self, id: str) -> Session:
+        """One session by its id, ``<dataset>/<session>``.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest id there is.
+        """
+        attrs = None
+        if "/" in id:
+            attrs = _catalogue.read_attrs(self.zarr, layout.session_path(id))
+        if attrs is None:
+            known = [str(row["id"]) for row in self.rows]
+            if id in known:
+                raise DamagedError(f"{id} stands in the catalogue but is not found. {WAY_OUT}")
+            raise NotFoundError("session", id, known, self.url)
+        if attrs["id"] != id:
+            raise DamagedError(f"{id} is not found; {attrs['id']} lies in its place. {WAY_OUT}")
+        return Session(self, id, attrs)
+
+    def __contains__(self, id: object) -> bool:
+        return any(row["id"] == id for row in self.rows)
+
+    # ---- history
+
+    def log(self, limit: int | None = None) -> list[Commit]:
+        """The commits that led here, newest first."""
+        return list(islice(self._versions.log(self.snapshot), limit))
+
+    def tag(self, name: str) -> None:
+        """Name this snapshot for good; a tag never moves."""
+        if not name or "/" in name or name == "main":
+            raise UsageError(f"A tag needs a name without '/', and not 'main'; found {name!r}.")
+        self._versions.tag(name, self.snapshot)
+
+    def at(self, ref: str) -> Store:
+        """The store as it was at a tag or snapshot; read only."""
+        return Store(self._versions, self._versions.resolve(ref), pinned=True)
+
+    def refresh(self) -> Store:
+        """Move on to the newest snapshot; gives the store itself."""
+        if not self.pinned:
+            self._see(self._versions.head())
+        return self
+
+    def transaction(self, message: str, *, codecs: str = "default") -> Transaction:
+        """A transaction: all that is put, updated and deleted in it is committed at once.
+
+        Parameters
+        ----------
+        codecs : {"default", "interop"}
+            How arrays are written; ``"interop"`` for readers without PCodec.
+        """
+        if self.pinned:
+            raise UsageError(
+                f"This store is opened at {self.snapshot} and cannot be written. "
+                f"Open it without a snapshot: neurostore.open({self.url!r})."
+            )
+        if not message.strip():
+            raise UsageError("A transaction needs a message: what changed, and why.")
+        return Transaction(self, message, codecs)
+
+    def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
+        """Every table of the sessions (all of them without `ids`) through both gates.
+
+        Reads all values, and holds every table's content against the digest in its session's row.
+        """
+        wanted = [str(row["id"]) for row in self.rows] if ids is None else list(ids)
+        return {id: _validate(self.session(id)) for id in wanted}
+
+
+def _reopen(url: str, snapshot: str, pinned: bool) -> Store:
+    return Store(IcechunkVersions.open(parse(url)), snapshot, pinned=pinned)
+
+
+def _unit_frame(session: Session) -> pd.DataFrame:
+    table = session._pandas("units")
+    seconds = _observed_by_unit(session, len(table))
+    table.insert(0, "session", session.id)
+    table.insert(1, "dataset", session.dataset)
+    table["observed"] = seconds
+    table["rate_hz"] = table["n_spikes"] / table["observed"].where(table["observed"] > 0)
+    first = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
+    front = [name for name in first if name in table]
+    return table[front + [name for name in table if name not in front]]
+
+
+def _observed_by_unit(session: Session, units: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    import numpy as np
+
+    if "intervals/observed" not in session.tables:
+        return np.zeros(units)
+    columns = session.stored("intervals/observed").columns
+    ticks = np.asarray(columns["stop"].values[:]) - np.asarray(columns["start"].values[:])
+    seconds = ticks / float(session.clock.rate)
+    if "unit" not in columns:
+        return np.full(units, seconds.sum())
+    rows = np.asarray(columns["unit"].values[:])
+    return np.bincount(rows, seconds, minlength=units).astype(np.float64)
+
+
+def _validate(session: Session) -> list[Finding]:
+    tables = {name: session.stored(name) for name in session.tables}
+    findings = check_tables(tables)
+    for name, table in tables.items():
+        entry = session.attrs["row"]["tables"][name]
+        for column, array in table.columns.items():
+            found = array.values.chunk_digests() if hasattr(array.values, "chunk_digests") else ""
+            if found != entry["arrays"][column]:
+                message = f"{session.id}: {name}/{column} is not what was written"
+                findings.append(
+                    Finding(
+                        "store/digest",
+                        "critical",
+                        name,
+                        column,
+                        message,
+                        None,
+                        found,
+                        str(entry["arrays"][column]),
+                    )
+                )
+    return findings

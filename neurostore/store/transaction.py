@@ -1,0 +1,292 @@
+"""`Transaction`: puts, updates and deletes that become one snapshot, or none."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from zarr.core.sync import sync
+
+import neurostore
+from neurostore.clocks import Clock, exact
+from neurostore.errors import ConflictError, NotFoundError, UsageError
+from neurostore.schemas import JSON, Finding, Table
+from neurostore.store import _catalogue, layout
+from neurostore.store.builder import SessionBuilder, Staged, check, check_tables, refuse
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
+
+    from neurostore.store.store import Store
+
+
+class Transaction:
+    """Puts, updates and deletes that are committed together, or not at all.
+
+    Use it as a context manager; an error inside leaves the store as it was. After it, `snapshot`
+    is the new snapshot (the old one where nothing was changed).
+    """
+
+    def __init__(self, store: Store, message: str, codecs: str) -> None:
+        self._store, self._message, self._codecs = store, message, codecs
+        self._draft = store._versions.begin()
+        self._id = uuid.uuid4().hex
+        self._changes: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._seen: dict[str, Mapping[str, Any] | None] = {}
+        self._rows: dict[str, Mapping[str, Any] | None] = {}
+        self._updates: dict[str, dict[str, Table]] = {}
+        self._broken = False
+        self.snapshot = store.snapshot
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._commit()
+
+    def put(self, staged: Staged | SessionBuilder, *, replace: bool = False) -> list[Finding]:
+        """Add a session (or whatever else is `Staged`), checked by value before it is written.
+
+        Returns
+        -------
+        list of Finding
+            What was found and is kept with it.
+
+        Raises
+        ------
+        RefusedError
+            With every finding, where one is critical; nothing of it was written.
+        UsageError
+            Where there is one of this id and `replace` is not said.
+        """
+        made: Staged = staged.build() if isinstance(staged, SessionBuilder) else staged
+        path = made.path
+        before = self._touch(made.id, path)
+        if before is not None and not replace:
+            raise UsageError(
+                f"{made.id} is in the store already. Put it with replace=True, update one of its "
+                "tables, or give it another name."
+            )
+        findings = check(made)
+        writer = self._draft.below(path)
+        if before is not None:
+            sync(writer.delete_dir(path))
+        try:
+            lineage = {name: self._lineage(made.attrs) for name in made.tables}
+            entries = self._write_tables(writer, path, made.tables, made.clock)
+            attrs = dict(made.attrs) | {
+                "findings": [one.to_json() for one in findings],
+                "lineage": lineage,
+            }
+            self._write_row(writer, path, attrs, entries)
+        except BaseException:
+            self._undo(writer, path, made.id, before)
+            raise
+        self._changes[made.id] = "put"
+        return findings
+
+    def update(self, session: str, table: Table) -> None:
+        """Add or replace one table of a session (see `neurostore.tables`).
+
+        Links are checked over all updates of the transaction, when it commits.
+        """
+        if self._touch(session, layout.session_path(session)) is None:
+            known = [str(row["id"]) for row in self._store.rows]
+            raise NotFoundError("session", session, known, self._store.url)
+        self._updates.setdefault(session, {})[table.name] = table
+
+    def delete(self, session: str) -> None:
+        """Take a session out of the next snapshot; older ones keep it."""
+        path = layout.session_path(session)
+        if self._touch(session, path) is None:
+            known = [str(row["id"]) for row in self._store.rows]
+            raise NotFoundError("session", session, known, self._store.url)
+        sync(self._draft.below(path).delete_dir(path))
+        self._rows[session] = None
+        self._updates.pop(session, None)
+        self._changes[session] = "delete"
+
+    # ---- writing
+
+    def _touch(self, id: str, path: str) -> Mapping[str, Any] | None:
+        """The row of `id` in the draft; remembers what it was when the transaction began."""
+        if self._broken:
+            raise UsageError("This transaction failed half-way through a write; begin another one.")
+        if id not in self._seen:
+            self._paths[id] = path
+            self._seen[id] = _row_at(self._store.zarr, path)
+            self._rows[id] = self._seen[id]
+            if _checksum(_row_at(self._draft.store, path)) != _checksum(self._seen[id]):
+                raise self._conflict(id, _row_at(self._draft.store, path), self._draft.base)
+        return self._rows[id]
+
+    def _write_tables(
+        self, writer: ZarrStore, path: str, tables: Mapping[str, Table], clock: Clock
+    ) -> dict[str, Any]:
+        return {
+            name: {
+                **layout.write_table(writer, path, table, self._codecs),
+                **_catalogue.summary(table, clock),
+            }
+            for name, table in tables.items()
+        }
+
+    def _write_row(
+        self, writer: ZarrStore, path: str, attrs: Mapping[str, Any], entries: Mapping[str, Any]
+    ) -> None:
+        row = _catalogue.make_row(attrs, entries, self._id)
+        layout.put_group(writer, path, {**attrs, "row": row})
+        self._rows[str(attrs["id"])] = row
+
+    def _undo(
+        self, writer: ZarrStore, path: str, id: str, before: Mapping[str, Any] | None
+    ) -> None:
+        if before is None:
+            sync(writer.delete_dir(path))
+            del self._seen[id], self._rows[id]
+        else:
+            self._broken = True
+
+    def _lineage(self, attrs: Mapping[str, Any]) -> dict[str, JSON]:
+        source = attrs.get("source")
+        made_by = "builder" if source is None else f"{source['reader']}/{source['version']}"
+        return {"made_by": made_by, "transaction": self._id}
+
+    def _apply(self, id: str, updates: Mapping[str, Table]) -> None:
+        path = layout.session_path(id)
+        attrs = _catalogue.read_attrs(self._draft.store, path)
+        row = self._rows[id]
+        if attrs is None or row is None:
+            raise NotFoundError("session", id, [])
+        rest = dict(attrs)
+        rest.pop("row")
+        entries: dict[str, Any] = dict(row["tables"])
+        stored = {
+            name: layout.read_table(self._draft.store, path, name, entries[name])
+            for name in entries
+            if name not in updates and name in ("units", "spikes")
+        }
+        linked = [name for name in stored if updates.keys() & {"units", "spikes"}]
+        findings = check_tables({**stored, **updates}, [*updates, *linked])
+        findings += [one for table in updates.values() for one in table.findings]
+        refuse(id, findings)
+        writer = self._draft.below(path)
+        for name in updates.keys() & entries.keys():
+            sync(writer.delete_dir(f"{path}/{layout.table_path(name)}"))
+        clock = _clock_of(rest)
+        entries |= self._write_tables(writer, path, updates, clock)
+        rest["findings"] = [
+            *(one for one in rest["findings"] if one["table"] not in updates),
+            *(one.to_json() for one in findings),
+        ]
+        lineage = {"made_by": "update", "transaction": self._id}
+        rest["lineage"] = {**rest["lineage"], **dict.fromkeys(updates, lineage)}
+        self._write_row(writer, path, rest, entries)
+        self._changes.setdefault(id, "update")
+
+    # ---- committing
+
+    def _commit(self) -> None:
+        if self._broken:
+            raise UsageError("This transaction failed half-way through a write; nothing was kept.")
+        for id, updates in self._updates.items():
+            self._apply(id, updates)
+        if not self._changes:
+            return
+        self.snapshot = self._store._versions.commit(self._draft, self._message, self._check)
+        self._store._see(self.snapshot)
+
+    def _check(self, head: str) -> dict[str, Any]:
+        """Compare what was touched with the head; gives the metadata of the commit."""
+        newest = self._store._versions.read(head)
+        for id in self._seen:
+            now = _row_at(newest, self._paths[id])
+            if _checksum(now) != _checksum(self._seen[id]):
+                raise self._conflict(id, now, head)
+        commit = next(iter(self._store._versions.log(head)))
+        total = _catalogue.Total(commit.metadata.get("catalogue"))
+        changed = [id for id in self._changes if self._seen[id] is not self._rows[id]]
+        total = total.plus((self._seen[id] for id in changed), -1)
+        total = total.plus(self._rows[id] for id in changed)
+        return {
+            **who(),
+            "transaction": self._id,
+            "sessions": dict(self._changes),
+            "catalogue": total.to_json(),
+            "parents": self._parents(),
+        }
+
+    def _parents(self) -> list[str]:
+        """The groups above what was written, outermost first."""
+        kept = [self._paths[id].split("/")[:-1] for id in self._changes if self._rows[id]]
+        return sorted({"/".join(parts[: k + 1]) for parts in kept for k in range(len(parts))})
+
+    def _conflict(self, id: str, now: Mapping[str, Any] | None, head: str) -> ConflictError:
+        before = self._seen[id]
+        if now is None:
+            what = f"{id!r} was deleted"
+        elif before is None:
+            what = f"{id!r} was added"
+        else:
+            names = _changed_tables(before["tables"], now["tables"])
+            what = f"{', '.join(names) or 'the metadata'} of {id!r} was changed"
+        who = "another writer"
+        for commit in islice(self._store._versions.log(head), 1000):
+            if commit.snapshot == self._store.snapshot:
+                break
+            if id in commit.metadata.get("sessions", {}):
+                when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
+                who = (
+                    f"{commit.author}@{commit.host} in {commit.snapshot} "
+                    f"({commit.message!r}, {when})"
+                )
+                break
+        return ConflictError(
+            f"{what} by {who} after this transaction began at {self._store.snapshot}. Nothing was "
+            "written; store.refresh(), look at it, and repeat the transaction."
+        )
+
+
+def _changed_tables(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    def digest(tables: Mapping[str, Any], name: str) -> object:
+        return tables.get(name, {}).get("digest")
+
+    return [n for n in sorted({*before, *now}) if digest(before, n) != digest(now, n)]
+
+
+def _row_at(store: ZarrStore, path: str) -> Mapping[str, Any] | None:
+    attrs = _catalogue.read_attrs(store, path)
+    return None if attrs is None else attrs["row"]
+
+
+def _checksum(row: Mapping[str, Any] | None) -> object:
+    return None if row is None else row["checksum"]
+
+
+def _clock_of(attrs: Mapping[str, Any]) -> Clock:
+    said = attrs["clock"]
+    return Clock(exact(said["rate"]), said["origin"])
+
+
+def who() -> dict[str, Any]:
+    """Author, host, version and time, as every commit carries them."""
+    return {
+        "author": os.environ.get("NEUROSTORE_AUTHOR") or getpass.getuser(),
+        "host": socket.gethostname(),
+        "version": neurostore.__version__,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

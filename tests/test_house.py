@@ -1,0 +1,53 @@
+import itertools
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import neurostore
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"distributed", "matplotlib", "ONE-api", "pynapple", "pynwb", "torch"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_package_says_the_version_of_pyproject(project: dict[str, Any]) -> None:
+    assert neurostore.__version__ == project["version"]
+
+
+def test_every_promised_extra_exists_and_all_holds_the_others(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    others = {"nwb", "ibl", "train", "figures", "pynapple", "web", "bench", "demo", "dev"}
+    assert set(extras) == others | {"all"}
+    (everything,) = extras["all"]
+    assert set(everything.removeprefix("neurostore[").removesuffix("]").split(",")) == others
+
+
+def test_no_heavy_library_is_a_core_dependency(project: dict[str, Any]) -> None:
+    for requirement in project["dependencies"]:
+        assert not requirement.startswith(tuple(HEAVY)), requirement
+
+
+def test_the_measured_versions_name_every_dependency(project: dict[str, Any]) -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    measured = {line.split("==")[0].lower().replace("_", "-") for line in lines}
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in itertools.chain.from_iterable(wanted):
+        name = requirement.split(">=")[0].split("[")[0].lower().replace("_", "-")
+        assert name in measured | {"neurostore"}, requirement
+
+
+def test_importing_the_package_loads_no_library_that_is_slow_to_import() -> None:
+    code = "import sys, neurostore; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    slow = {"numpy", "pandas", "pandera", "torch", "xarray", "zarr"}
+    assert slow.isdisjoint(done.stdout.split())
