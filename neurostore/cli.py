@@ -103,8 +103,8 @@ def sessions(url: Url, where: Where = None, at: str | None = None, json: bool = 
     if json:
         _print_json(_records(frame))
         return DONE
-    shown = ["id", "subject", "species", "n_units", "n_spikes", "n_trials", "observed", "regions"]
-    _table(frame[[*shown, "findings"]], f"{len(frame)} sessions")
+    shown = ["id", "n_units", "n_spikes", "n_trials", "observed", "findings"]
+    _table(frame[[*shown, "regions", "subject", "species"]], "session")
     return DONE
 
 
@@ -121,8 +121,8 @@ def units(url: Url, where: Where = None, at: str | None = None, json: bool = Fal
     if json:
         _print_json(_records(frame))
         return DONE
-    shown = ["session", "unit", "region", "quality", "n_spikes", "rate_hz"]
-    _table(frame[[name for name in shown if name in frame]], f"{len(frame)} units")
+    shown = ["session", "unit", "region", "n_spikes", "rate_hz", "quality", "probe"]
+    _table(frame[[name for name in shown if name in frame]], "unit")
     return DONE
 
 
@@ -310,36 +310,43 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def _table(frame: pd.DataFrame, title: str) -> None:
-    """A table that fits the terminal; long text is cut, numbers never are."""
+def _table(frame: pd.DataFrame, what: str) -> None:
+    """A table that fits the terminal: numbers whole, ids whole if need be over two lines."""
     from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in frame:
-        number = frame[name].dtype.kind in "iuf"
-        table.add_column(
-            str(name),
-            justify="right" if number else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=8 if number else 3,
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    _console().print(table)
-
-
-def _cell(value: Any) -> Any:
     from rich.text import Text
 
+    cells = {str(name): [_cell(value) for value in frame[name]] for name in frame}
+    width, shown = _console().width, list(cells)
+    while len(shown) > 2 and _width(cells, shown) > width:
+        shown.pop()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in shown:
+        number = frame[name].dtype.kind in "iuf"
+        table.add_column(
+            name, justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
+    for row in range(len(frame)):
+        table.add_row(*(Text(cells[name][row]) for name in shown))
+    _console().print(table)
+    left = [name for name in cells if name not in shown]
+    more = f"; not shown for want of width: {', '.join(left)} (--json has all)" if left else ""
+    _say(f"{len(frame):,} {what}{'' if len(frame) == 1 else 's'}{more}")
+
+
+def _width(cells: Mapping[str, Sequence[str]], shown: Sequence[str]) -> int:
+    widest = [max([len(name), *map(len, cells[name])]) for name in shown]
+    widest[0] = min(widest[0], 32)  # an id may break, other cells should not
+    return sum(widest) + 2 * len(widest)
+
+
+def _cell(value: Any) -> str:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return ", ".join(value)
     if isinstance(value, float):
-        return Text("" if math.isnan(value) else f"{value:,.2f}")
-    if isinstance(value, int):
-        return Text(f"{value:,}")
-    if hasattr(value, "tolist") and not isinstance(value, str):
-        plain = value.tolist()
-        return Text(", ".join(plain)) if isinstance(plain, list) else _cell(plain)
-    return Text(str(value))
+        return "" if math.isnan(value) else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _raster(session: Session, width: int) -> list[str]:
@@ -370,7 +377,8 @@ def _trials(session: Session) -> list[str]:
             long = f"{seconds.min():.3g} to {seconds.max():.3g} s, {seconds.sum():,.1f} s in all"
         else:
             long = "none of them with both ends"
-        columns = [str(key) for key in table if key not in ("start", "stop", "valid")]
+        own = {"start", "stop", "valid", *(f"{key}_valid" for key in table)}
+        columns = [str(key) for key in table if key not in own]
         lines.append(f"  {name}: {len(valid):,} rows ({valid.sum():,} valid), {long}")
         if columns:
             lines.append(f"      columns: {', '.join(columns[:12])}")

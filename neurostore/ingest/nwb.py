@@ -106,6 +106,8 @@ class NWB:
         with _refusing(self.path), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with _opened(self.path) as file, pynwb.NWBHDF5IO(file=file, mode="r") as io:
+                if fault := _index_fault(file):
+                    raise RefusedError(fault)
                 nwb = io.read()
                 builder = self._builder(session, file, nwb)
                 kept = _Reading(builder, file, io.manager).everything(nwb)
@@ -239,13 +241,13 @@ class _Reading:
             self.leave("units/region", reason)
         self.builder.add_units(spikes, **columns)
         if "obs_intervals" in units.colnames:
-            self.observed(units["obs_intervals"], len(units))
+            self.observed(units["obs_intervals"])
         return len(spikes.ids)
 
-    def observed(self, column: Any, rows: int) -> None:
+    def observed(self, column: Any) -> None:
         """Observed time, once where all units share it, else with the row of each unit."""
         try:
-            pieces, counts = _pieces(column, rows)
+            pieces, counts = _pieces(column)
         except _Unkept as reason:
             return self.leave("units/obs_intervals", reason)
         units = np.split(pieces, np.cumsum(counts)[:-1])
@@ -392,18 +394,16 @@ def _names(paths: Sequence[list[str]]) -> list[str]:
     return [next((way for way in each if seen[way] == 1), each[-1]) for each in ways]
 
 
-def _stops(column: Any, rows: int) -> NDArray[np.int64]:
+def _stops(column: Any) -> NDArray[np.int64]:
     """Where each row of a ragged column ends in its values; an index that is broken is a fault."""
     if not _is(column, "VectorIndex"):
         raise _Unkept("it has no index, so its values belong to no row", "index_broken")
     total, stops = len(column.target.data), np.asarray(column.data[:], dtype=np.int64)
-    if len(stops) != rows:
-        raise _Unkept(f"its index has {len(stops)} entries, expected {rows}", "index_broken")
     falls = np.diff(stops, prepend=0) < 0
     if falls.any():
         row = int(np.argmax(falls))
         raise _Unkept(f"its index falls at row {row}, expected it to rise", "index_broken")
-    if rows and stops[-1] != total:
+    if len(stops) and stops[-1] != total:
         raise _Unkept(f"its index ends at {stops[-1]}, expected {total} values", "index_broken")
     return stops
 
@@ -434,7 +434,7 @@ def _column(column: Any, rows: int) -> Cells:
         return _flat(column)
     if _is(column.target, "VectorIndex"):
         raise _Unkept("ragged twice")
-    stops = _stops(column, rows)
+    stops = _stops(column)
     counts = np.diff(stops, prepend=0)
     each = int(counts[0]) if (counts == counts[0]).all() else 0
     if not each and stops[-1] > LONGEST:
@@ -451,7 +451,7 @@ def _spikes(units: Any) -> Ragged:
     """All spike times in one read: no unit is read by itself."""
     index = units["spike_times"]
     try:
-        stops = _stops(index, len(units))
+        stops = _stops(index)
         times = np.asarray(index.target.data[:])
         if times.dtype.kind not in "iuf" or times.ndim != 1:
             raise _Unkept(f"found {times.dtype} of shape {times.shape}, expected (spike,) float64")
@@ -461,9 +461,9 @@ def _spikes(units: Any) -> Ragged:
     return Ragged(ids, times.astype(np.float64, copy=False), stops)
 
 
-def _pieces(column: Any, rows: int) -> tuple[Floats, NDArray[np.int64]]:
+def _pieces(column: Any) -> tuple[Floats, NDArray[np.int64]]:
     """Observed pieces of all units (piece, 2), and how many each unit has."""
-    stops = _stops(column, rows)
+    stops = _stops(column)
     pieces = np.asarray(_flat(column.target), dtype=np.float64)
     if pieces.ndim != 2 or pieces.shape[1] != 2:
         raise _Unkept(f"found shape {pieces.shape}, expected (piece, 2)", "column_length")
@@ -488,7 +488,7 @@ def _regions(column: Any, units: int, names: list[str]) -> list[str]:
     rows = np.asarray((column.target if ragged else column).data[:], dtype=np.int64)
     if ((rows < 0) | (rows >= len(names))).any():
         raise _Unkept(f"electrodes outside the rows 0 to {len(names) - 1}", "link_broken")
-    stops = _stops(column, units) if ragged else np.arange(1, units + 1)
+    stops = _stops(column) if ragged else np.arange(1, units + 1)
     groups = np.split(rows, stops[:-1])
     return ["/".join(dict.fromkeys(names[row] for row in rows if names[row])) for rows in groups]
 
@@ -727,6 +727,19 @@ def _version_fault(file: Any) -> str:
     version = str(said).upper().removeprefix("NWB-")
     if version.startswith(("0.", "1.")):
         return f"NWB {version}, expected NWB 2. Export it again as NWB 2 from the original data."
+    return ""
+
+
+def _index_fault(file: Any) -> str:
+    """Say what is wrong with the index of the spikes, before pynwb says it of the whole table."""
+    units = file.get("units", {})
+    if "spike_times" not in units:
+        return ""
+    if "spike_times_index" not in units:
+        return "units/spike_times has no index: no spike belongs to a unit. Export the file again."
+    found, rows = len(units["spike_times_index"]), len(units["id"])
+    if found != rows:
+        return f"units/spike_times_index has {found} entries for {rows} units. Export it again."
     return ""
 
 

@@ -426,14 +426,17 @@ class Session:
 
     def __repr__(self) -> str:
         row = self.attrs["row"]
-        seconds = f"[{self.start:.6g}, {self.stop:.6g}) s"
         lines = [
-            f"<Session {self.id}  {seconds}  clock {float(self.clock.rate):g} Hz>",
+            f"<Session {self.id}  {self._seconds()}  clock {float(self.clock.rate):g} Hz>",
             *(f"  {name:<12}{value}" for name, value in self._facts()),
             "  tables:",
             *(f"    {name:<32}{entry['rows']:>12,} rows" for name, entry in row["tables"].items()),
         ]
         return "\n".join(lines)
+
+    def _seconds(self) -> str:
+        where = "" if self.bounds is None else "slice of the session below: "
+        return f"{where}[{self.start:.6g}, {self.stop:.6g}) s"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         row = self.attrs["row"]
@@ -454,9 +457,8 @@ class Session:
             f"<td>{entry['rows']:,}</td></tr>"
             for name, entry in self.attrs["row"]["tables"].items()
         )
-        seconds = f"[{self.start:.6g}, {self.stop:.6g}) s"
         return (
-            f"<b>Session {html.escape(self.id)}</b> {seconds}<table>{facts}</table>"
+            f"<b>Session {html.escape(self.id)}</b> {self._seconds()}<table>{facts}</table>"
             f"<details><summary>{len(self.tables)} tables</summary>"
             f"<table><tr><th>table</th><th>rows</th></tr>{tables}</table></details>"
         )

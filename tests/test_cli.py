@@ -1,0 +1,174 @@
+"""The commands answer people in words, programs in JSON, and shells in exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import neurostore
+from neurostore import cli
+from neurostore.simulate import simulate, write_nwb
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "maze"
+    folder.mkdir()
+    for k in (1, 2):
+        made = simulate(k, units=8, seconds=120)
+        write_nwb(made, folder / f"s{k}.nwb", session_id=f"a-rather-long-name-of-session-{k}")
+    store = neurostore.create(folder / "lab")
+    neurostore.ingest(store, [folder / "s1.nwb", folder / "s2.nwb"])
+    return folder / "lab"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+SESSION = "maze/a-rather-long-name-of-session-1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sessions", "LAB"],
+        ["units", "LAB", "--where", "n_spikes > 0"],
+        ["show", "LAB", SESSION],
+        ["validate", "LAB"],
+        ["log", "LAB"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_reading_command_has_json_that_parses(capsys, lab, words):
+    code, out, err = run(capsys, *(lab if word == "LAB" else word for word in words), "--json")
+    assert code == 0
+    assert json.loads(out)
+    assert err == ""
+    code, out, err = run(capsys, *(lab if word == "LAB" else word for word in words))
+    assert code == 0
+    assert out
+    assert err == ""
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_tables_fit_the_terminal_and_say_what_they_leave_out(capsys, lab, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = run(capsys, "sessions", lab)
+    table = out.splitlines()
+    assert max(len(line) for line in table[:-1]) <= columns
+    assert "a-rather-long-name-of-session-1" in out.replace("\n", "") or columns < 100
+    for name in ("findings", "regions", "species"):
+        assert name in out
+    _, out, _ = run(capsys, "show", lab, SESSION)
+    assert max(len(line) for line in out.splitlines()) <= max(columns, 120)
+
+
+def test_show_draws_a_raster_and_sums_up_the_trials(capsys, lab):
+    code, out, _ = run(capsys, "show", lab, SESSION)
+    assert code == 0
+    assert "raster of 8 of 8 units" in out
+    assert "trials:" in out
+    assert "█" in out
+
+
+def test_a_mistyped_session_is_answered_with_the_nearest(capsys, lab):
+    code, out, err = run(capsys, "show", lab, "maze/a-rather-long-name-of-sesion-1")
+    assert code == 2
+    assert out == ""
+    assert f"Did you mean {SESSION!r}?" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_exit_codes_tell_refused_from_usage_from_failed(capsys, lab, tmp_path):
+    bad = tmp_path / "bad.nwb"
+    bad.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    assert run(capsys, "create", lab)[0] == 2
+    assert run(capsys, "sessions", tmp_path / "nowhere")[0] == 2
+    assert run(capsys, "sessions", lab, "--where", "n_units >")[0] == 2
+    assert run(capsys, "create", tmp_path / "lab")[0] == 0
+    assert run(capsys, "create", "s3://bucket/lab")[0] == 2
+    code, _, err = run(capsys, "ingest", tmp_path / "lab", bad)
+    assert code == 1
+    assert "git-LFS pointer" in err
+    (tmp_path / "lab" / "refs").rename(tmp_path / "lab" / "refs.gone")
+    (tmp_path / "lab" / "refs").mkdir()
+    assert run(capsys, "sessions", tmp_path / "lab")[0] == 3
+
+
+def test_ingest_reports_in_json_and_findings_alone_are_no_failure(capsys, lab, tmp_path):
+    store = tmp_path / "lab"
+    run(capsys, "create", store)
+    file = lab.parent / "s1.nwb"
+    code, out, err = run(capsys, "ingest", store, file, "--dry-run", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["snapshot"] is None
+    code, out, _ = run(capsys, "ingest", store, file, "--json")
+    assert code == 0
+    assert json.loads(out)["outcomes"][0]["status"] == "written"
+    code, out, _ = run(capsys, "ingest", store, file)
+    assert code == 0
+    assert "already" in out
+
+
+def test_a_tag_is_made_once_and_read_by_name(capsys, lab):
+    assert run(capsys, "tag", lab, "v1")[0] == 0
+    code, _, err = run(capsys, "tag", lab, "v1")
+    assert code == 2
+    assert "never move" in err
+    assert run(capsys, "sessions", lab, "--at", "v1", "--json")[0] == 0
+    assert run(capsys, "tag", lab, "a/b")[0] == 2
+    assert "[v1]" in run(capsys, "log", lab)[1]
+
+
+def test_validate_fails_on_a_store_whose_chunk_was_changed(capsys, lab, tmp_path):
+    store = tmp_path / "lab"
+    run(capsys, "create", store)
+    run(capsys, "ingest", store, lab.parent / "s1.nwb")
+    chunk = max((store / "chunks").iterdir(), key=lambda path: path.stat().st_size)
+    raw = bytearray(chunk.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    chunk.write_bytes(raw)
+    assert run(capsys, "validate", store)[0] == 3
+
+
+def test_usage_errors_exit_with_2_and_help_with_0():
+    def code(*words: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-m", "neurostore", *words], capture_output=True, timeout=120
+        )
+        return done.returncode
+
+    assert code("frobnicate") == 2
+    assert code("sessions") == 2
+    assert code("--help") == 0
+    assert code("--version") == 0
+
+
+def test_stdout_holds_nothing_but_the_json_in_a_process_of_its_own(lab):
+    done = subprocess.run(
+        [sys.executable, "-m", "neurostore", "sessions", str(lab), "--json"],
+        capture_output=True,
+        timeout=120,
+        text=True,
+    )
+    assert len(json.loads(done.stdout)) == 2
+    assert done.stderr == ""
+
+
+def test_the_command_line_loads_nothing_heavy_before_it_is_needed():
+    heavy = "xarray pandas zarr icechunk torch matplotlib pynwb pandera duckdb numba".split()
+    code = (
+        "import sys, neurostore.cli as c\n"
+        "try: c.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stderr.strip() == "[]"

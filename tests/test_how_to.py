@@ -1,0 +1,66 @@
+"""The code of the how-to pages, run on the recordings they speak of."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PAGES = Path(__file__).parents[1] / "docs" / "how-to"
+
+
+def code(page: str) -> dict[str, Any]:
+    """What the python blocks of a page define, run in order."""
+    text = (PAGES / page).read_text("utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    return code("your-own-format.md")
+
+
+@pytest.mark.realdata
+def test_w_maze_goes_in_whole_and_comes_back_on_its_clock(page, data):
+    folder = data("hippocampus_nelpy") / "w-maze"
+    session = page["keep"]("memory://w-maze-how-to", folder)
+    row = session.attrs["row"]
+    assert (row["n_units"], row["n_spikes"]) == (25, 518_352)
+    assert session.clock.rate == Fraction(30_000)
+    assert session.attrs["clock"]["error"] < 1e-9
+    position = session.behaviour["position"]
+    assert position.sizes == {"time": 261_995, "channel": 2}
+    assert list(position["channel"].values) == ["x", "y"]
+
+
+@pytest.mark.realdata
+def test_w_maze_spikes_and_positions_equal_the_files(page, data):
+    folder = data("hippocampus_nelpy") / "w-maze"
+    session = page["keep"]("memory://w-maze-equal", folder)
+    units = page["read_spikes"](folder / "spikes.mat")
+    assert len(units) == 25
+    for unit, times in units.items():
+        np.testing.assert_allclose(session.spike_times(unit), np.sort(times), rtol=0, atol=1e-9)
+    time, position, clock = page["read_tracking"](folder / "trajectory.videoPositionTracking")
+    stored = session.behaviour["position"]
+    np.testing.assert_array_equal(stored["value"].values, position)
+    np.testing.assert_array_equal(np.rint(stored["time"].values * clock), np.rint(time * clock))
+
+
+@pytest.mark.realdata
+def test_w_maze_frozen_tracking_is_masked_and_said(page, data):
+    folder = data("hippocampus_nelpy") / "w-maze"
+    session = page["keep"]("memory://w-maze-frozen", folder)
+    valid = session.behaviour["position"]["valid"].values
+    seconds = (~valid).sum() / 60
+    assert 2_050 < seconds < 2_100
+    found = [one for one in session.findings if one.check == "w-maze/frozen_tracking"]
+    assert len(found) == 1
+    assert found[0].count == (~valid).sum()
