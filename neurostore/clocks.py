@@ -6,13 +6,14 @@ A rate is a rational number of ticks per second (24,414.0625 Hz included), so a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from neurostore.errors import UsageError
 
@@ -27,6 +28,12 @@ GRID = 1e-3
 REACH = 1e6
 """Seconds from the session's median time beyond which a time is out of range."""
 
+FASTEST = 10**10
+"""Ticks per second that a clock may count at most: int64 holds every time in range."""
+
+MOST_BINS = 1 << 28
+
+_FAR = 2**62
 _PIECE = 1 << 20
 
 
@@ -34,10 +41,35 @@ def exact(value: float | int | str | Fraction) -> Fraction:
     """The number a person wrote: ``exact(0.1)`` is 1/10, not the nearest binary float."""
     if isinstance(value, Fraction):
         return value
+    text = str(value)
     try:
-        return Fraction(str(value))
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"{value!r} is no finite number.") from error
+        if re.search(r"e[-+]?\d{4}", text, re.IGNORECASE):  # 10**9999 takes for ever
+            raise ValueError
+        made = Fraction(text)
+        float(made)
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise UsageError(f"{text[:80]!r} is no finite number.") from error
+    return made
+
+
+def as_seconds(times: ArrayLike, what: str = "times") -> NDArray[np.float64]:
+    """Times as a person gives them → float64 seconds of the same shape, NaN where missing.
+
+    Raises
+    ------
+    UsageError
+        Where they are no numbers (text, date-times, ...), naming `what` they are.
+    """
+    if isinstance(times, np.ma.MaskedArray):
+        times = times.astype(np.float64).filled(np.nan)
+    try:
+        array = np.asarray(times)
+        if array.dtype.kind not in "iufO":
+            raise TypeError(f"found {array.dtype}")
+        return np.asarray(times if array.dtype.kind == "O" else array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{what} must be numbers, in seconds: {reason}.") from error
 
 
 @dataclass(frozen=True)
@@ -57,44 +89,64 @@ class Clock:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", exact(self.rate))
-        if not self.rate > 0:
-            raise UsageError(f"A clock needs a rate above 0 ticks per second, found {self.rate}.")
+        if not 0 < self.rate <= FASTEST:
+            raise UsageError(
+                f"A clock needs a rate above 0, at most {FASTEST:.0e} ticks per second, found "
+                f"{float(self.rate):g}."
+            )
 
     def tick(self, seconds: float | int | str | Fraction) -> int:
         """The tick of one time: exact product, rounded half to even."""
-        return round(exact(seconds) * self.rate)
+        tick = round(exact(seconds) * self.rate)
+        if abs(tick) >= _FAR:
+            raise UsageError(f"{float(exact(seconds)):g} s is further than a clock can count.")
+        return tick
 
-    def ticks(self, seconds: NDArray[np.floating] | Iterable[float]) -> NDArray[np.int64]:
-        """Times (n,) float64 seconds → (n,) int64 ticks, `MISSING` where not finite.
+    def ticks(self, seconds: ArrayLike) -> NDArray[np.int64]:
+        """Times (n,) float64 seconds → the nearest ticks (n,) int64, `MISSING` where not finite.
 
-        Off by at most half a tick and one float spacing of the time.
+        Half to even; exact, so that there and back is off by at most half a tick and one float
+        spacing of the time (two, for a rate whose numerator is above 2^53).
         """
-        times = np.asarray(seconds, dtype=np.float64)
-        scaled = times * float(self.rate)
-        usable = np.abs(scaled) < 2.0**62  # False for NaN too
-        if usable.all():
-            return np.rint(scaled, out=scaled).astype(np.int64)
-        return np.where(usable, np.rint(np.where(usable, scaled, 0.0)), 0).astype(
-            np.int64
-        ) + np.where(usable, 0, MISSING)
+        times = as_seconds(seconds)
+        ticks = np.empty(times.shape, dtype=np.int64)
+        flat, out = times.reshape(-1), ticks.reshape(-1)
+        for first in range(0, len(flat), _PIECE):
+            out[first : first + _PIECE] = self._nearest(flat[first : first + _PIECE])
+        return ticks
+
+    def _nearest(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
+        with np.errstate(over="ignore"):
+            scaled = times * float(self.rate)
+        usable = np.abs(scaled) < _FAR  # False for NaN too
+        if not usable.all():
+            scaled[~usable] = 0.0
+        whole = np.rint(scaled)
+        ticks = whole.astype(np.int64)
+        # The product was rounded: close to a half it may lie on the wrong side of it.
+        doubt = np.abs(scaled - whole) >= 0.5 - np.abs(scaled) * 2.0**-51
+        for row in np.flatnonzero(doubt & (scaled != 0)):
+            ticks[row] = round(Fraction(float(times[row])) * self.rate)
+        ticks[~usable] = MISSING
+        return ticks
 
     def seconds(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
         """Ticks (n,) → (n,) float64 seconds, NaN where `MISSING`."""
         ticks = np.asarray(ticks)
-        if self.rate.denominator == 1:
-            times = ticks / float(self.rate.numerator)
+        above, below = self.rate.numerator, self.rate.denominator
+        if above < 2**53:
+            times = ticks * float(below) / float(above)  # rounds once, up to 2^53
         else:
             times = ticks / float(self.rate)
         return np.where(ticks == MISSING, np.nan, times)
 
     def error(self, seconds: NDArray[np.float64]) -> float:
-        """The worst round-trip error of these times (finite ones), in seconds."""
+        """The worst round-trip error of these times (those with a tick), in seconds."""
         worst = 0.0
         for first in range(0, len(seconds), _PIECE):
             piece = seconds[first : first + _PIECE]
-            piece = piece[np.isfinite(piece)]
-            if len(piece):
-                worst = max(worst, float(np.abs(self.seconds(self.ticks(piece)) - piece).max()))
+            off = np.abs(self.seconds(self.ticks(piece)) - piece)
+            worst = max(worst, float(off[np.isfinite(off)].max(initial=0.0)))
         return worst
 
     def edges(self, start: int, bins: int, bin: float | str | Fraction) -> NDArray[np.int64]:
@@ -105,11 +157,16 @@ class Clock:
                 f"A bin of {bin} s is {float(width):g} ticks at {float(self.rate):g} ticks per "
                 f"second; it must be at least one tick ({float(1 / self.rate):g} s)."
             )
-        top = width.numerator * bins
-        if top < 2**62:
-            whole = np.arange(bins + 1, dtype=np.int64) * width.numerator // width.denominator
+        if not 0 <= bins <= MOST_BINS or abs(start) + width * bins >= _FAR:
+            raise UsageError(
+                f"{bins:,} bins of {bin} s are more than one call counts ({MOST_BINS:,}), or reach "
+                "further than the clock; ask for a shorter window or wider bins."
+            )
+        above, below = width.numerator, width.denominator
+        if above * bins < _FAR:
+            whole = np.arange(bins + 1, dtype=np.int64) * above // below
         else:
-            whole = np.array([floor(width * k) for k in range(bins + 1)], dtype=np.int64)
+            whole = np.array([k * above // below for k in range(bins + 1)], dtype=np.int64)
         return whole + start
 
     def bins(self, start: float | str, stop: float | str, bin: float | str | Fraction) -> int:
@@ -122,7 +179,8 @@ class Clock:
 def on_grid(seconds: NDArray[np.float64], rate: Fraction = ACQUISITION) -> bool:
     """Whether every finite time (n,) lies within `GRID` ticks of the grid of `rate`."""
     for first in range(0, len(seconds), _PIECE):
-        scaled = seconds[first : first + _PIECE] * float(rate)
+        with np.errstate(over="ignore"):
+            scaled = seconds[first : first + _PIECE] * float(rate)
         scaled = scaled[np.isfinite(scaled)]
         if (np.abs(scaled - np.rint(scaled)) > GRID).any():
             return False
@@ -135,7 +193,7 @@ def choose(times: Iterable[NDArray[np.float64]], origin: str = "") -> Clock:
     Parameters
     ----------
     times : iterable of (n,) float64, seconds
-        Every time of every stream.
+        Every time of every stream that is in range; NaN is passed over.
     """
-    fits = all(on_grid(np.asarray(stream, dtype=np.float64)) for stream in times)
+    fits = all(on_grid(as_seconds(stream)) for stream in times)
     return Clock(ACQUISITION if fits else MICROSECOND, origin)

@@ -163,7 +163,7 @@ def test_stdout_holds_nothing_but_the_json_in_a_process_of_its_own(lab):
 
 
 def test_the_command_line_loads_nothing_heavy_before_it_is_needed():
-    heavy = "xarray pandas zarr icechunk torch matplotlib pynwb pandera duckdb numba".split()
+    heavy = ["xarray", "pandas", "zarr", "icechunk", "matplotlib", "pynwb", "pandera", "duckdb"]
     code = (
         "import sys, neurostore.cli as c\n"
         "try: c.main(['--help'])\n"

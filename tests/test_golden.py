@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from golden.make import expected
 
 import neurostore
-from golden.make import expected
 
 FORMATS = sorted((Path(__file__).parent / "golden").glob("format-*"))
 

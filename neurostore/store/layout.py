@@ -167,16 +167,17 @@ def write_table(
 def _write_column(
     store: ZarrStore, where: str, table: Table, name: str, column: Column, codecs: str
 ) -> str:
-    values = column.values
+    values, path, written = column.values, f"{where}/{segment(name)}", _damage.Ends(store)
     dtype, dense = np.dtype(values.dtype), table.name.startswith("activity/")
     rows = chunk_rows(values.shape, dense and len(values.shape) > 1)
+    chunks = (rows, *(max(1, length) for length in values.shape[1:]))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
         array = zarr.create_array(
-            store,
-            name=f"{where}/{segment(name)}",
+            written,
+            name=path,
             shape=values.shape,
-            chunks=(rows, *(max(1, length) for length in values.shape[1:])),
+            chunks=chunks,
             dtype="string" if isinstance(dtype, np.dtypes.StringDType) else dtype,
             dimension_names=column.dims,
             attributes={"name": name, **column.attrs},
@@ -189,7 +190,17 @@ def _write_column(
         array[first : first + len(run)] = run
         for start in range(0, len(run), rows):
             total.update(chunk_digest(run[start : start + rows]))
+    ends = b"".join(written.ends[key] for key in chunk_keys(path, values.shape, chunks))
+    document = get_document(store, path) or {}
+    document["attributes"] = {**document["attributes"], _damage.CHECKSUMS: ends.hex()}
+    _put_document(store, path, document)
     return total.hexdigest()
+
+
+def chunk_keys(path: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[str]:
+    """The keys of an array's chunks, in C order."""
+    grid = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
+    return [f"{path}/c/{'/'.join(map(str, index))}" for index in np.ndindex(*grid)]
 
 
 def _runs(values: Values, rows: int) -> Iterable[tuple[int, NDArray[Any]]]:
@@ -209,6 +220,12 @@ def put_group(
 ) -> None:
     """Write a group's document with these attributes."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    _put_document(store, path, document, only_if_absent=only_if_absent)
+
+
+def _put_document(
+    store: ZarrStore, path: str, document: Mapping[str, Any], *, only_if_absent: bool = False
+) -> None:
     buffer = Buffer.from_bytes(json.dumps(document).encode())
     write = store.set_if_not_exists if only_if_absent else store.set
     sync(write(f"{path}/zarr.json".lstrip("/"), buffer))
@@ -220,7 +237,10 @@ def put_group(
 def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
     """The zarr.json of a node, None where there is none."""
     key = f"{path}/zarr.json".lstrip("/")
-    buffer = sync(store.get(key, default_buffer_prototype()))
+    try:
+        buffer = sync(store.get(key, default_buffer_prototype()))
+    except Exception as error:
+        raise _damage.wrap(key, error) from error
     if buffer is None:
         return None
     try:
@@ -236,7 +256,10 @@ def children(store: ZarrStore, path: str) -> list[str]:
     async def collect() -> list[str]:
         return [name async for name in store.list_dir(path)]
 
-    return sorted(name for name in sync(collect()) if name != "zarr.json")
+    try:
+        return sorted(name for name in sync(collect()) if name != "zarr.json")
+    except Exception as error:
+        raise _damage.wrap(path, error) from error
 
 
 def documents(store: ZarrStore, where: str, arrays: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -275,6 +298,8 @@ class StoredArray:
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    checksums: str = field(default="", repr=False)
 
     @property
     def ndim(self) -> int:
@@ -292,7 +317,8 @@ class StoredArray:
     def _array(self) -> zarr.Array[Any]:
         opened: zarr.Array[Any] | None = self.__dict__.get("opened")
         if opened is None:
-            opened = _damage.open_array(self.store, self.path)
+            ends = zip(self._keys(), _four(bytes.fromhex(self.checksums)), strict=True)
+            opened = _damage.open_array(self.store, self.path, dict(ends))
             self.__dict__["opened"] = opened
         return opened
 

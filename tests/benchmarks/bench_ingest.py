@@ -38,8 +38,8 @@ def bench_ingest_of_31_million_spikes(tmp_path: Path) -> None:
     seconds, peak, spikes = json.loads(done.stdout)
     size = sum(path.stat().st_size for path in (tmp_path / "lab").rglob("*") if path.is_file())
     print(
-        f"\ningest {spikes:,} spikes: {seconds:.1f} s ({seconds / floor:.1f} x rounding and sorting "
-        f"alone), peak {peak / 1e9:.2f} GB, {size / spikes:.2f} bytes a spike on disk "
+        f"\ningest {spikes:,} spikes: {seconds:.1f} s ({seconds / floor:.1f} x rounding and "
+        f"sorting alone), peak {peak / 1e9:.2f} GB, {size / spikes:.2f} bytes a spike on disk "
         f"(file {file.stat().st_size / spikes:.2f})"
     )
     assert seconds < 40
