@@ -60,8 +60,8 @@ def as_seconds(times: ArrayLike, what: str = "times") -> NDArray[np.float64]:
     UsageError
         Where they are no numbers (text, date-times, ...), naming `what` they are.
     """
-    if isinstance(times, np.ma.MaskedArray):
-        times = times.astype(np.float64).filled(np.nan)
+    if np.ma.isMaskedArray(times):
+        times = np.ma.filled(np.ma.asarray(times, dtype=np.float64), np.nan)
     try:
         array = np.asarray(times)
         if array.dtype.kind not in "iufO":
@@ -99,7 +99,7 @@ class Clock:
         """The tick of one time: exact product, rounded half to even."""
         tick = round(exact(seconds) * self.rate)
         if abs(tick) >= _FAR:
-            raise UsageError(f"{float(exact(seconds)):g} s is further than a clock can count.")
+            raise UsageError(f"{float(seconds):g} s is further from 0 than a clock counts.")
         return tick
 
     def ticks(self, seconds: ArrayLike) -> NDArray[np.int64]:
@@ -125,7 +125,7 @@ class Clock:
         ticks = whole.astype(np.int64)
         # The product was rounded: close to a half it may lie on the wrong side of it.
         doubt = np.abs(scaled - whole) >= 0.5 - np.abs(scaled) * 2.0**-51
-        for row in np.flatnonzero(doubt & (scaled != 0)):
+        for row in np.flatnonzero(doubt):
             ticks[row] = round(Fraction(float(times[row])) * self.rate)
         ticks[~usable] = MISSING
         return ticks
@@ -133,11 +133,10 @@ class Clock:
     def seconds(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
         """Ticks (n,) → (n,) float64 seconds, NaN where `MISSING`."""
         ticks = np.asarray(ticks)
-        above, below = self.rate.numerator, self.rate.denominator
-        if above < 2**53:
-            times = ticks * float(below) / float(above)  # rounds once, up to 2^53
-        else:
-            times = ticks / float(self.rate)
+        above, below = float(self.rate), 1.0
+        if self.rate.numerator < 2**53:  # then the quotient is rounded once, up to 2^53
+            above, below = float(self.rate.numerator), float(self.rate.denominator)
+        times = ticks * below / above
         return np.where(ticks == MISSING, np.nan, times)
 
     def error(self, seconds: NDArray[np.float64]) -> float:

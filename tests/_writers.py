@@ -122,6 +122,17 @@ def update_one(barrier: Any, url: str, id: str, seed: int) -> str:
     return tx.snapshot
 
 
+def put_where_files_stay_small(barrier: Any, url: str, id: str, most: int) -> str:
+    """Put one session where no file may grow beyond `most` bytes, as on a disk that is full."""
+    import resource
+
+    store = neurostore.open(url)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    with store.transaction("full") as tx:
+        tx.put(session(id))
+    return tx.snapshot
+
+
 def create_one(barrier: Any, url: str) -> str:
     """Create a store when all are ready to."""
     barrier.wait(60)
@@ -141,19 +152,22 @@ def tag_often(barrier: Any, url: str, count: int) -> dict[str, str]:
 
 
 def ingest_and_edit(end: Connection, url: str, files: Sequence[Path]) -> None:
-    """Ingest files, replace a table, put a session and delete one: four commits."""
-    end.send("begun")
+    """Ingest files, replace a table, put a session and delete one; says when each begins."""
+    end.send("ingest")
     store = neurostore.open(url)
     neurostore.ingest(store, files, dataset="maze")
+    end.send("update")
     with store.transaction("update") as tx:
         tx.update("maze/s1", wheel(1, "second"))
+    end.send("put")
     with store.transaction("put") as tx:
         tx.put(session("more/s1"))
+    end.send("delete")
     with store.transaction("delete") as tx:
         tx.delete("maze/s2")
 
 
-def create_and_stay(end: Connection, url: str) -> None:
+def create_one_alone(end: Connection, url: str) -> None:
     """Create a store."""
-    end.send("begun")
+    end.send("create")
     neurostore.create(url)

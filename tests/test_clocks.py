@@ -125,8 +125,10 @@ def test_a_clock_without_a_usable_rate_is_refused(rate: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "nan", "inf", "1/0", "1e400", "1e999999999", "1e-999999999", None, True, [1], 1j]
-    + [float("nan"), float("-inf"), np.float32("nan"), np.array([1.0, 2.0])],
+    [
+        *("", "x", "nan", "inf", "1/0", "1e400", "1e999999999", "1e-999999999", None, True, [1]),
+        *(1j, float("nan"), float("-inf"), np.float32("nan"), np.array([1.0, 2.0])),
+    ],
     ids=str,
 )
 def test_what_is_no_finite_number_is_refused_at_once(value: object) -> None:
@@ -169,12 +171,14 @@ def test_numbers_in_any_container_are_seconds() -> None:
 
 @pytest.mark.parametrize(
     "times",
-    [["a"], [b"1"], [True], [1j], np.array(["2020-01-01"], "M8[s]"), [[1], [1, 2]], [{}], "12"]
-    + [[10**400], [object()]],
+    [
+        *(["a"], [b"1"], [True], [1j], np.array(["2020-01-01"], "M8[s]"), [[1], [1, 2]]),
+        *("12", [{}], [10**400], [object()]),
+    ],
     ids=repr,
 )
 def test_what_are_no_times_is_one_clear_error(times: object) -> None:
-    with pytest.raises(NeurostoreError, match="^trials must be numbers, in seconds") as caught:
+    with pytest.raises(NeurostoreError, match=r"^trials must be numbers, in seconds") as caught:
         as_seconds(times, "trials")  # type: ignore[arg-type]
     assert str(caught.value).count("\n") == 0
 
@@ -186,9 +190,7 @@ def test_what_are_no_times_is_one_clear_error(times: object) -> None:
     ("start", "expected"),
     [(0.00025, 8), (0.00035, 10), ("0.00015", 4), (-0.00025, -8), ("1/60000", 0), ("1/20000", 2)],
 )
-def test_a_start_between_two_ticks_goes_to_the_even_one(
-    start: float | str, expected: int
-) -> None:
+def test_a_start_between_two_ticks_goes_to_the_even_one(start: float | str, expected: int) -> None:
     assert Clock(30_000).tick(start) == expected
 
 

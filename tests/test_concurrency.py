@@ -6,8 +6,6 @@ import threading
 
 import filelock
 import pytest
-
-import neurostore
 from _writers import (
     commit_sessions,
     create_one,
@@ -18,6 +16,8 @@ from _writers import (
     update_one,
     wheel,
 )
+
+import neurostore
 from neurostore.errors import ConflictError, StoreError, UsageError
 from neurostore.store import _versions
 
@@ -197,9 +197,10 @@ def test_a_store_shows_its_own_snapshot_until_it_is_refreshed(store):
 
 def test_a_transaction_that_raises_changes_nothing(store):
     before = store.snapshot
-    with pytest.raises(ZeroDivisionError), store.transaction("half") as tx:
-        tx.put(session("d/half"))
-        tx.delete("d/s")
+    tx = store.transaction("half")
+    tx.put(session("d/half"))
+    tx.delete("d/s")
+    with pytest.raises(ZeroDivisionError), tx:
         raise ZeroDivisionError
     assert tx.snapshot == store.snapshot == neurostore.open(store.url).snapshot == before
     assert list(store.sessions()["id"]) == ["d/s"]

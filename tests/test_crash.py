@@ -5,12 +5,20 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from functools import partial
+from itertools import pairwise
 
 import pytest
+from _writers import (
+    CONTEXT,
+    create_one_alone,
+    end_process,
+    ingest_and_edit,
+    put_where_files_stay_small,
+    session,
+    together,
+)
 
 import neurostore
-from _writers import CONTEXT, create_and_stay, end_process, ingest_and_edit, session
 from neurostore.simulate import simulate, write_nwb
 
 KILLS = 30
@@ -28,7 +36,7 @@ STATES = [
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("maze")
     for k in (1, 2):
-        recording = simulate(k, units=8, seconds=120)
+        recording = simulate(k, units=6, seconds=60)
         write_nwb(recording, folder / f"s{k}.nwb", session_id=f"s{k}")
     return sorted(folder.iterdir())
 
@@ -43,33 +51,40 @@ def before(tmp_path_factory):
     return store
 
 
-def killed(function, *arguments, after=None):
-    """Begin a process, kill it some seconds after it has begun; gives how long it ran."""
+def run(function, *arguments, kill=None):
+    """Run a process; with `kill`, end it that many seconds after it has begun that step.
+
+    Gives how long each of its steps took.
+    """
     ours, theirs = CONTEXT.Pipe(duplex=False)
     process = CONTEXT.Process(target=function, args=(theirs, *arguments))
     process.start()
     theirs.close()
+    begun = []
     try:
-        assert ours.poll(120)
-        assert ours.recv() == "begun"
-        begun = time.perf_counter()
-        if after is None:
-            process.join(120)
-            assert process.exitcode == 0
-        else:
-            time.sleep(after)
-            process.kill()
-        return time.perf_counter() - begun
+        while ours.poll(120):
+            try:
+                ours.recv()
+            except EOFError:  # it is at its end
+                break
+            begun.append(time.perf_counter())
+            if kill is not None and len(begun) == kill[0] + 1:
+                time.sleep(kill[1])
+                process.kill()
+        ended = time.perf_counter()
+        process.join(30)
+        assert process.exitcode == 0 or kill is not None
     finally:
         ours.close()
         end_process(process)
+    return [b - a for a, b in pairwise([*begun, ended])]
 
 
-def moments(run, count, seed):
-    """Random moments, one in each of `count` equal parts of the longer of two undisturbed runs."""
-    seconds = max(run(k) for k in range(2))
+def moments(undisturbed, count, seed):
+    """Random moments, as many in each step; a step lasts as long as in the faster of two runs."""
+    steps = [min(pair) for pair in zip(undisturbed(0), undisturbed(1), strict=True)]
     rng = random.Random(seed)
-    return [seconds * (k + rng.random()) / count for k in range(count)]
+    return [(k % len(steps), rng.random() * steps[k % len(steps)]) for k in range(count)]
 
 
 def check(url, states):
@@ -96,37 +111,63 @@ def check(url, states):
 def test_an_ingest_killed_at_random_moments_leaves_an_old_or_a_new_snapshot(
     tmp_path, before, files
 ):
-    def run(name, after=None):
+    def trial(name, kill=None):
         url = tmp_path / f"lab-{name}"
         shutil.copytree(before.url, url)
-        return killed(ingest_and_edit, str(url), files, after=after)
+        return run(ingest_and_edit, str(url), files, kill=kill)
 
     found = set()
-    for k, after in enumerate(moments(run, KILLS, seed=1)):
-        run(f"killed-{k}", after)
-        found.add(check(tmp_path / f"lab-killed-{k}", STATES))
+    for k, kill in enumerate(moments(trial, KILLS, seed=1)):
+        trial(f"killed-{k}", kill)
+        state = check(tmp_path / f"lab-killed-{k}", STATES)
+        assert state >= kill[0], "a commit that was acknowledged is gone"
+        found.add(state)
         shutil.rmtree(tmp_path / f"lab-killed-{k}")
     assert check(tmp_path / "lab-0", STATES) == 4
-    assert len(found) > 1, "all kills came before the first commit, or after the last"
+    assert len(found) >= 4
 
 
 def test_a_create_killed_at_random_moments_leaves_no_store_or_a_whole_one(tmp_path):
-    run = partial(_create, tmp_path)
-    for k, after in enumerate(moments(run, 10, seed=2)):
-        run(f"killed-{k}", after)
+    def trial(name, kill=None):
+        (tmp_path / f"{name}").mkdir()
+        return run(create_one_alone, str(tmp_path / f"{name}" / "lab"), kill=kill)
+
+    for k, kill in enumerate(moments(trial, 10, seed=2)):
+        trial(f"killed-{k}", kill)
         url = tmp_path / f"killed-{k}" / "lab"
         if url.exists():
             assert neurostore.open(url).sessions().empty
             continue
-        with pytest.raises(neurostore.NeurostoreError, match=f"No store '{url}'") as caught:
+        with pytest.raises(neurostore.NotFoundError, match=f"No store '{url}'") as caught:
             neurostore.open(url)
-        assert "Did you mean" not in caught.value.line  # not what was left half-made beside it
+        assert caught.value.nearest == []  # what was left half-made beside it is no store
         store = neurostore.create(url)
         with store.transaction("after the crash") as tx:
             tx.put(session("new/s"))
         assert list(neurostore.open(url).sessions()["id"]) == ["new/s"]
 
 
-def _create(folder, name, after=None):
-    (folder / str(name)).mkdir()
-    return killed(create_and_stay, str(folder / str(name) / "lab"), after=after)
+@pytest.mark.parametrize("what", ["chunks", "snapshots"])
+def test_on_a_full_disk_nothing_is_written_and_the_error_says_so(tmp_path, before, what):
+    pytest.importorskip("resource")
+    url = tmp_path / "lab"
+    shutil.copytree(before.url, url)
+    with neurostore.open(url).transaction("many") as tx:
+        for k in range(20):
+            tx.put(session(f"many/{k}", spikes=40))
+    largest = {
+        folder: max(file.stat().st_size for file in (url / folder).iterdir())
+        for folder in ("chunks", "snapshots")
+    }
+    most = {"chunks": 1000, "snapshots": largest["snapshots"] - 10}[what]
+    assert largest["chunks"] < largest["snapshots"] - 10
+    (error,) = together((put_where_files_stay_small, str(url), "new/s", most))
+    assert type(error) is neurostore.errors.StoreError, error
+    assert "cannot be written" in error.line
+    assert "os error 27" in error.line or "too large" in error.line
+    store = neurostore.open(url)
+    assert store.snapshot == tx.snapshot
+    assert "new/s" not in store
+    with store.transaction("again") as tx:
+        tx.put(session("new/s"))
+    assert store.validate(["new/s"]) == {"new/s": []}

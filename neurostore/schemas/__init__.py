@@ -7,8 +7,15 @@ is opened. `values` runs the named rules, chunk by chunk, before a table is comm
 A check id is ``<table>/v<N>/<column>/<check>`` and never changes once a contract is frozen.
 """
 
-from neurostore.schemas._contract import Contract, Severity, contract, contracts, frozen
-from neurostore.schemas._layout import layout
+from neurostore.schemas._contract import (
+    ColumnSpec,
+    Contract,
+    Severity,
+    contract,
+    contracts,
+    frozen,
+)
+from neurostore.schemas._layout import is_dtype, layout
 from neurostore.schemas._pandera import check_ids
 from neurostore.schemas._table import JSON, Column, Finding, Table, Values, from_xarray
 from neurostore.schemas._values import validate, values
@@ -16,6 +23,7 @@ from neurostore.schemas._values import validate, values
 __all__ = [
     "JSON",
     "Column",
+    "ColumnSpec",
     "Contract",
     "Finding",
     "Severity",
@@ -26,6 +34,7 @@ __all__ = [
     "contracts",
     "from_xarray",
     "frozen",
+    "is_dtype",
     "layout",
     "validate",
     "values",

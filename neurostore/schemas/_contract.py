@@ -121,6 +121,8 @@ def frozen() -> dict[str, str]:
 
 def _parse(text: str) -> Contract:
     raw = tomllib.loads(text)
+    if unknown := set(raw) - set(Contract.__dataclass_fields__):
+        raise UsageError(f"Contract {raw['table']!r} has unknown {unknown}.")
     columns = {}
     for name, spec in raw.pop("columns").items():
         if unknown := set(spec) - set(ColumnSpec.__dataclass_fields__):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from neurostore.schemas._table import Column, Finding, Table
 def layout(table: Table) -> list[Finding]:
     """Names, dimensions, dtypes and units of a table against its contract; reads no value."""
     spec = contract(table.contract)
-    findings = []
+    findings = _lengths(spec, table)
     for name, column in spec.columns.items():
         if name in table.columns:
             findings += _column_layout(spec, table.name, column, table.columns[name])
@@ -23,6 +24,24 @@ def layout(table: Table) -> list[Finding]:
             )
     for name in [name for name in table.columns if name not in spec.columns]:
         findings += _extra_layout(spec, table, name)
+    return findings
+
+
+def _lengths(spec: Contract, table: Table) -> list[Finding]:
+    """Columns with as many dimensions as names for them, each of one length in all columns."""
+    findings: list[Finding] = []
+    seen: dict[str, int] = {}
+    for name, column in table.columns.items():
+        shape = column.values.shape
+        if len(shape) != len(column.dims):
+            findings.append(
+                _critical(spec, table.name, name, "shape", f"{shape}", f"{column.dims}")
+            )
+            continue
+        for dim, length in zip(column.dims, shape, strict=True):
+            if seen.setdefault(dim, length) != length:
+                expected = f"{seen[dim]} along {dim!r}"
+                findings.append(_critical(spec, table.name, name, "length", str(length), expected))
     return findings
 
 
@@ -64,13 +83,19 @@ def _critical(
     return Finding(check, "critical", where, column, message, None, found, expected)
 
 
+_NUMBER = re.compile(r"u?int(8|16|32|64)|float(16|32|64)")
+
+
 def dtype_name(dtype: Any) -> str:
     """The contract's word for a dtype: ``string`` for text, else numpy's name."""
-    return "string" if isinstance(dtype, np.dtypes.StringDType) else str(dtype)
+    return "string" if dtype == np.dtypes.StringDType() else str(dtype)
 
 
 def is_dtype(dtype: Any, name: str) -> bool:
-    """Whether a dtype is what the contract's word names (``number``: integer or float)."""
+    """Whether a dtype is what the contract's word names.
+
+    ``number`` is any integer or float of up to 64 bits in the byte order of the machine.
+    """
     if name == "number":
-        return getattr(dtype, "kind", "") in "iuf" and not isinstance(dtype, np.dtypes.StringDType)
+        return _NUMBER.fullmatch(dtype_name(dtype)) is not None
     return dtype_name(dtype) == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,14 +41,16 @@ def to_pandera(spec: Contract, with_values: bool) -> pa.DatasetSchema:
             coords[name] = pa.Coordinate(name=name, title=said.title, **common)
         else:
             data[name] = pa.DataVar(name=name, title=said.title, **common)
-        missed = [what for what, held in (("dims", shape), ("dtype", plain)) if not held]
-        checks += [(name, what) for what in missed + (["units"] if said.units else [])]
-    run: list[_LayoutCheck | _ValueCheck] = [
+        # pandera takes the other byte order for the same dtype, and knows no second choice.
+        checks += [(name, what) for what in ("dims", "dtype", "units")]
+    run: list[_LayoutCheck | _ValueCheck | _ExtrasCheck] = [
         _LayoutCheck(spec.id, spec.check(*names)) for names in checks
     ]
     if with_values:
         run += [_ValueCheck(spec.id, id) for id in _value_ids(spec)]
-    return pa.DatasetSchema(
+    if spec.open:
+        run.append(_ExtrasCheck(spec.id, spec.check("*", "extra")))
+    return _schema_class()(
         data,
         coords,
         checks=[pa.Check(one, name=one.id) for one in run],
@@ -58,13 +61,37 @@ def to_pandera(spec: Contract, with_values: bool) -> pa.DatasetSchema:
     )
 
 
+@cache
+def _schema_class() -> type[pa.DatasetSchema]:
+    import pandera.xarray as pa
+    from pandera.config import ValidationDepth, config_context
+
+    class TableSchema(pa.DatasetSchema):
+        """Checks values of lazy data too, and takes a column as variable or as coordinate."""
+
+        def validate(self, check_obj: xr.Dataset, *args: Any, **options: Any) -> xr.Dataset:
+            named = set(self.coords or ())
+            loose = [c for c in check_obj.coords if c not in named and c not in check_obj.indexes]
+            laid = check_obj.reset_coords(loose)
+            laid = laid.set_coords([name for name in laid.data_vars if name in named])
+            with config_context(validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+                super().validate(laid, *args, **options)
+            return check_obj
+
+        @classmethod
+        def get_backend(cls, *args: Any, **options: Any) -> Any:
+            return pa.DatasetSchema.get_backend(*args, **options)  # registered by class
+
+    return TableSchema
+
+
 def _value_ids(spec: Contract) -> list[str]:
     ids = []
     for name, said in spec.columns.items():
         ids += [spec.check(name, rule.rule) for rule in said.rules]
         if said.min is not None or said.max is not None:
             ids.append(spec.check(name, "range"))
-    where = {"ordered": "stop", "disjoint": "start", "blocks": "block"}
+    where = {"ordered": "stop", "disjoint": "start", "blocks": "block", "timed": "time"}
     return ids + [spec.check(where[r.rule], r.rule) for r in spec.rules if r.rule in where]
 
 
@@ -91,18 +118,33 @@ class _ValueCheck:
         return bool(layout(table)) or all(one.check != self.id for one in values(table))
 
 
+@dataclass(frozen=True)
+class _ExtrasCheck:
+    """Passes where the layout of the source's own columns holds."""
+
+    contract: str
+    id: str
+
+    def __call__(self, dataset: xr.Dataset) -> bool:
+        return not _extras(dataset, contract(self.contract))
+
+
+def _extras(dataset: xr.Dataset, spec: Contract) -> set[str]:
+    found = layout(from_xarray(dataset, spec.id))
+    return {one.check for one in found if one.variable not in spec.columns}
+
+
 def check_ids(error: SchemaErrors, id: str) -> set[str]:
     """The check ids behind pandera's errors, for a schema made of the contract `id`."""
     spec, ids = contract(id), set()
     for one in error.schema_errors:
-        what, column = str(one.check), getattr(one.schema, "name", None)
-        if one.reason_code is not None and one.reason_code.name == "COLUMN_NOT_IN_DATAFRAME":
+        reason, column = getattr(one.reason_code, "name", ""), str(getattr(one.schema, "name", ""))
+        if reason == "COLUMN_NOT_IN_DATAFRAME":
             ids.add(spec.check(str(one.failure_cases), "missing"))
-        elif one.reason_code is not None and one.reason_code.name == "COLUMN_NOT_IN_SCHEMA":
-            names = str(one.failure_cases).strip("[]").replace("'", "").split(", ")
-            ids |= {spec.check(name, "unknown") for name in names}
-        elif isinstance(getattr(one.check, "name", None), str):
-            ids.add(one.check.name)
+        elif reason == "COLUMN_NOT_IN_SCHEMA":
+            ids |= _extras(error.data, spec)
+        elif not isinstance(name := getattr(one.check, "name", None), str):
+            ids.add(spec.check(column, "dims" if str(one.check) == "dims" else "dtype"))
         else:
-            ids.add(spec.check(str(column), "dims" if what == "dims" else "dtype"))
+            ids |= _extras(error.data, spec) if name == spec.check("*", "extra") else {name}
     return ids

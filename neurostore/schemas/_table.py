@@ -56,6 +56,10 @@ class Finding:
     expected: str = ""
     count: int = 1
 
+    def __post_init__(self) -> None:  # numpy's integers are no JSON
+        object.__setattr__(self, "row", None if self.row is None else int(self.row))
+        object.__setattr__(self, "count", int(self.count))
+
     def to_json(self) -> dict[str, JSON]:
         """The finding as a plain mapping."""
         return asdict(self)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurostore.schemas._contract import ColumnSpec, Contract, Severity, contract
+from neurostore.clocks import MISSING, exact
+from neurostore.errors import UsageError
+from neurostore.schemas._contract import ColumnSpec, Contract, Rule, Severity, contract
 from neurostore.schemas._layout import layout
 from neurostore.schemas._table import Finding, Table, Values
 
@@ -30,6 +32,8 @@ def _ascending(chunk: NDArray[Any], before: Any) -> Mask:
 
 
 def _finite(chunk: NDArray[Any], before: Any) -> Mask:
+    if chunk.dtype.kind in "iu":
+        return np.asarray(chunk == MISSING)
     return np.asarray(~np.isfinite(chunk))
 
 
@@ -47,7 +51,7 @@ def _named(chunk: NDArray[Any], before: Any) -> Mask:
 
 COLUMN_RULES: dict[str, tuple[ColumnRule | None, str]] = {
     "ascending": (_ascending, "never below the value before"),
-    "finite": (_finite, "finite"),
+    "finite": (_finite, "finite, and a tick that is there"),
     "non_negative": (_non_negative, "0 or more"),
     "positive": (_positive, "above 0"),
     "named": (_named, "not empty"),
@@ -79,10 +83,7 @@ class _Seen:
 
     def finding(self, table: str, column: str) -> Finding:
         rule = self.check.rpartition("/")[2]
-        message = (
-            f"{table}: {column!r} is not {rule} in {self.count:,} rows, first at row {self.row}: "
-            f"found {self.value}, expected {self.expected}"
-        )
+        message = _message(table, column, rule, self.count, self.row, self.value, self.expected)
         return Finding(
             self.check,
             self.severity,
@@ -121,7 +122,7 @@ def values(table: Table, linked: Mapping[str, Table] | None = None) -> list[Find
             findings += _column_values(spec, spec.columns[name], table, linked)
     for rule in spec.rules:
         if not rule.tables or table.name in rule.tables:
-            findings += TABLE_RULES[rule.rule](spec, table, linked)
+            findings += TABLE_RULES[rule.rule](_Broken(spec, table, rule), table, linked)
     return findings
 
 
@@ -137,8 +138,9 @@ def _column_values(
                 one.look(chunk, before, offset)
             before = chunk[-1]
     findings = [one.finding(table.name, said.name) for one in seen if one.count]
-    if any(rule.rule == "unique" for rule in said.rules):
-        findings += _unique(spec, table, said.name, np.asarray(column.values[:]))
+    for rule in said.rules:
+        if rule.rule == "unique":
+            findings += _unique(_Broken(spec, table, rule), said.name, _read(table, said.name))
     return findings
 
 
@@ -173,119 +175,144 @@ def _seen(spec: Contract, said: ColumnSpec, linked: Mapping[str, Table]) -> list
     return seen
 
 
-def _unique(spec: Contract, table: Table, name: str, column: NDArray[Any]) -> list[Finding]:
-    _, first, counts = np.unique(column, return_index=True, return_counts=True)
-    if not (counts > 1).any():
+@dataclass(frozen=True)
+class _Broken:
+    """Makes the finding of one rule that was broken."""
+
+    spec: Contract
+    table: Table
+    rule: Rule
+
+    def __call__(self, column: str, bad: Mask, found: str, expected: str) -> list[Finding]:
+        what, name = self.rule.rule, self.table.name
+        row, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
+        message = _message(name, column, what, count, row, found, expected)
+        check, severity = self.spec.check(column, what), self.rule.severity
+        return [Finding(check, severity, name, column, message, row, found, expected, count)]
+
+    def whole(self, column: str, found: str, expected: str) -> list[Finding]:
+        """The finding of a table that is wrong as a whole."""
+        return self(column, np.ones(1, dtype=bool), found, expected)
+
+
+_SAID = {"range": "in range", "link": "linked", "blocks": "right", "counts": "right"}
+
+
+def _message(
+    table: str, column: str, rule: str, count: int, row: int | None, found: str, expected: str
+) -> str:
+    said = _SAID.get(rule, rule)
+    return (
+        f"{table}: {column!r} is not {said} in {count:,} rows, first at row {row}: "
+        f"found {found}, expected {expected}"
+    )
+
+
+def _unique(broken: _Broken, name: str, column: NDArray[Any]) -> list[Finding]:
+    _, first = np.unique(column, return_index=True)
+    if len(first) == len(column):
         return []
     repeated = np.ones(len(column), dtype=bool)
     repeated[first] = False
-    row = int(np.argmax(repeated))
-    return [
-        _rows(spec, table, name, "unique", repeated, f"{str(column[row])!r} again", "once each")
-    ]
+    return broken(name, repeated, f"{str(column[np.argmax(repeated)])!r} again", "once each")
 
 
-def _rows(
-    spec: Contract,
-    table: Table,
-    column: str,
-    what: str,
-    bad: Mask,
-    found: str,
-    expected: str,
-    severity: Severity = "critical",
-) -> Finding:
-    row, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
-    message = (
-        f"{table.name}: {column!r} is not {what} in {count:,} rows, first at row {row}: "
-        f"found {found}, expected {expected}"
-    )
-    check = spec.check(column, what)
-    return Finding(check, severity, table.name, column, message, row, found, expected, count)
-
-
-def _ordered(spec: Contract, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+def _ordered(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
     start, stop = _read(table, "start"), _read(table, "stop")
-    bad = stop < start
+    bad = (stop < start) | (start == MISSING)
     if "valid" in table.columns:
         bad &= _read(table, "valid")
     if not bad.any():
         return []
     row = int(np.argmax(bad))
-    found = f"start {start[row]}, stop {stop[row]}"
-    return [
-        _rows(spec, table, "stop", "ordered", bad, found, "stop at or after start", "violation")
-    ]
+    return broken("stop", bad, f"start {start[row]}, stop {stop[row]}", "stop at or after start")
 
 
-def _disjoint(spec: Contract, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+def _disjoint(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+    """No interval starts before the one ahead of it, in order of start, has stopped."""
     start, stop = _read(table, "start"), _read(table, "stop")
-    group = _read(table, "unit") if "unit" in table.columns else np.zeros(len(start), np.uint32)
+    group = _read(table, "unit") if "unit" in table.columns else np.zeros(1, np.uint32)
+    group = np.broadcast_to(group, start.shape)
     order = np.lexsort((start, group))
     bad = np.zeros(len(start), dtype=bool)
-    overlaps = (stop[order][:-1] > start[order][1:]) & (group[order][:-1] == group[order][1:])
-    bad[order[1:]] = overlaps
+    for first in range(1, len(order), PIECE):
+        row = order[first : first + PIECE]
+        ahead = order[first - 1 : first - 1 + len(row)]
+        bad[row] = (stop[ahead] > start[row]) & (group[ahead] == group[row])
     if not bad.any():
         return []
-    row = int(np.argmax(bad))
-    found = f"start {start[row]} inside another interval"
-    return [_rows(spec, table, "start", "disjoint", bad, found, "no overlap")]
+    found = f"start {start[np.argmax(bad)]} inside another interval"
+    return broken("start", bad, found, "no overlap")
 
 
-def _blocks(spec: Contract, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+def _blocks(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
     block, time = _read(table, "block"), table.columns["time"].values
     n = time.shape[0]
     inside = len(block) > 0 and block[0] == 0 and block[-1] == n
     if not inside or (block < 0).any() or (block > n).any():
-        bad = np.ones(1, dtype=bool)
-        found = f"{block[:1]} ... {block[-1:]}"
-        return [_rows(spec, table, "block", "blocks", bad, found, f"0 to {n}")]
-    declared = table.attrs.get("block")
-    if not isinstance(declared, dict):
-        bad = np.ones(1, dtype=bool)
-        return [_rows(spec, table, "block", "blocks", bad, "no attribute", "start and length")]
-    first, length = int(str(declared["start"])), int(str(declared["length"]))
+        return broken.whole("block", f"{block[:1]} ... {block[-1:]}", f"0 to {n}")
+    where = table.attrs.get("block")
+    said = where if isinstance(where, dict) else {}
+    first, length = said.get("start"), said.get("length")
+    if not (_is_tick(first) and _is_tick(length) and length > 0):
+        return broken.whole("block", f"the attribute {where!r}", "start and length in ticks")
     counts = np.zeros(len(block) - 1, dtype=np.int64)
     for _, chunk in pieces(time):
-        where = (chunk - first) // length
-        inside_blocks = where[(where >= 0) & (where < len(counts))]
-        if len(inside_blocks):
-            low = int(inside_blocks.min())
-            found_counts = np.bincount(inside_blocks - low)
-            counts[low : low + len(found_counts)] += found_counts
+        found = (chunk - first) // length
+        found = found[(found >= 0) & (found < len(counts))]
+        if len(found):
+            low = int(found.min())
+            some = np.bincount(found - low)
+            counts[low : low + len(some)] += some
     bad = counts != np.diff(block)
     if not bad.any():
         return []
     row = int(np.argmax(bad))
-    found, expected = f"{np.diff(block)[row]} spikes", f"{counts[row]}"
-    return [_rows(spec, table, "block", "blocks", bad, found, expected)]
+    return broken("block", bad, f"{np.diff(block)[row]} spikes", f"{counts[row]}")
 
 
-def _counts(spec: Contract, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+def _counts(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
     if "spikes" not in linked:
         return []
     said = _read(table, "n_spikes")
     counts = np.zeros(len(said), dtype=np.int64)
     for _, chunk in pieces(linked["spikes"].columns["unit"].values):
-        found_counts = np.bincount(chunk, minlength=len(said))
-        counts += found_counts[: len(said)]
+        counts += np.bincount(chunk[chunk < len(said)], minlength=len(said))
     bad = counts != said
     if not bad.any():
         return []
     row = int(np.argmax(bad))
-    return [_rows(spec, table, "n_spikes", "counts", bad, str(said[row]), f"{counts[row]} spikes")]
+    return broken("n_spikes", bad, str(said[row]), f"{counts[row]} spikes")
+
+
+def _timed(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:
+    """Samples have a time each or the attributes `start` (tick) and `rate` (Hz), never both."""
+    start, rate = table.attrs.get("start"), table.attrs.get("rate")
+    try:
+        regular = _is_tick(start) and exact(str(rate)) > 0
+    except UsageError:
+        regular = False
+    if regular != ("time" in table.columns) and (regular or start is rate is None):
+        return []
+    found = f"start {start!r}, rate {rate!r}, {'a' if 'time' in table.columns else 'no'} column"
+    return broken.whole("time", found, "a column 'time', or the attributes start and rate")
+
+
+def _is_tick(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and abs(value) < 2**62
 
 
 def _read(table: Table, name: str) -> NDArray[Any]:
     return np.asarray(table.columns[name].values[:])
 
 
-TableRule: TypeAlias = Callable[[Contract, Table, Mapping[str, Table]], list[Finding]]
+TableRule: TypeAlias = Callable[[_Broken, Table, Mapping[str, Table]], list[Finding]]
 TABLE_RULES: dict[str, TableRule] = {
     "ordered": _ordered,
     "disjoint": _disjoint,
     "blocks": _blocks,
     "counts": _counts,
+    "timed": _timed,
 }
 
 

@@ -193,7 +193,7 @@ class Total:
         made = Total(self.to_json())
         for row in rows:
             if row is not None:
-                text = f"{row['id']}\0{row['checksum']}".encode()
+                text = f"{row['id']}\0{row['checksum']}".encode("utf-8", "surrogatepass")
                 made.sum += sign * int(hashlib.sha256(text).hexdigest(), 16)
                 made.sessions += sign
         made.sum %= _MODULUS
@@ -283,7 +283,7 @@ def _from_cache(path: Path, total: Mapping[str, Any]) -> list[dict[str, Any]] | 
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_bytes())
         checked = [check_row(row, "the cached catalogue") for row in rows]
-    except (OSError, ValueError, DamagedError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # absent or damaged: read from the store, which is the truth
     return rows if Total().plus(checked).to_json() == dict(total) else None
 

@@ -95,7 +95,7 @@ class Chunks(WrapperStore[Any]):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        buffer = await self._store.get(key, prototype, byte_range)
+        buffer: Buffer | None = await self._store.get(key, prototype, byte_range)
         end = self._ends.get(key)
         if buffer is not None and byte_range is None and end is not None:
             found = buffer[-4:].to_bytes() if len(buffer) else b""

@@ -8,7 +8,6 @@ commits without letting Icechunk resolve anything.
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import threading
 import uuid
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import icechunk
 from zarr.storage import WrapperStore
 
-from neurostore.errors import ConflictError, NotFoundError, StoreError, UsageError
+from neurostore.errors import ConflictError, DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.store import layout
+from neurostore.store._damage import WAY_OUT, said, wrap
 from neurostore.store.urls import Place
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 icechunk.set_logs_filter("off")  # 1.1.21 warns on stdout at every local open
 
 BRANCH = "main"
+ROOT = "1CECHNKREP0F1RSTCMT0"
+"""The snapshot, empty, in which every Icechunk history begins."""
 LOCK = "neurostore.lock"
 LOCK_SECONDS = 300
+CREATING = ".creating"
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,11 @@ class Commit:
 
     Attributes
     ----------
+    parent : str or None
+        The snapshot that it was made on; None for the first.
     metadata : mapping
-        author, host, version, transaction, sessions (id → "put", "update" or "delete"), catalogue.
+        author, host, version, time, parent, transaction, sessions (id → "put", "update" or
+        "delete"), catalogue, and a checksum over these and the message.
     """
 
     snapshot: str
@@ -102,6 +108,7 @@ class Versions(Protocol):
     ) -> str: ...
     def tag(self, name: str, snapshot: str) -> None: ...
     def resolve(self, ref: str) -> str: ...
+    def about(self, snapshot: str) -> Commit: ...
     def log(self, snapshot: str) -> Iterator[Commit]: ...
 
 
@@ -124,23 +131,29 @@ class Below(WrapperStore[Any]):
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         if self._inside(key):
-            await self._store.set_if_not_exists(key, value)
+            with self._named(key):
+                await self._store.set_if_not_exists(key, value)
 
     async def set(self, key: str, value: Buffer) -> None:
-        self._refuse_outside(key)
-        await self._store.set(key, value)
+        with self._named(key):
+            await self._store.set(key, value)
 
     async def delete(self, key: str) -> None:
-        self._refuse_outside(key)
-        await self._store.delete(key)
+        with self._named(key):
+            await self._store.delete(key)
 
     async def delete_dir(self, prefix: str) -> None:
-        self._refuse_outside(f"{prefix}/")
-        await self._store.delete_dir(prefix)
+        with self._named(f"{prefix}/"):
+            await self._store.delete_dir(prefix)
 
-    def _refuse_outside(self, key: str) -> None:
+    @contextmanager
+    def _named(self, key: str) -> Iterator[None]:
         if not self._inside(key):
             raise UsageError(f"A writer of {self._path!r} may not write {key!r}.")
+        try:
+            yield
+        except icechunk.IcechunkError as error:
+            raise StoreError(f"{key} cannot be written: {said(error)}.") from error
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,7 @@ class IcechunkVersions:
         target = Path(place.path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UsageError(_occupied(target))
-        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.creating")
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{CREATING}")
         try:
             beside.mkdir(parents=True)
             snapshot = _first_commit(icechunk.local_filesystem_storage(str(beside)), start, about)
@@ -230,7 +243,7 @@ class IcechunkVersions:
 
     def begin(self) -> IcechunkDraft:
         """A draft on top of the newest snapshot."""
-        with _named(self.place):
+        with _named(self.place, "written"):
             session = self.repository.writable_session(BRANCH)
             return IcechunkDraft(session, session.snapshot_id)
 
@@ -245,7 +258,7 @@ class IcechunkVersions:
             Called with the head; raises `ConflictError`, or gives the metadata of the commit,
             with the groups to make sure of under ``"parents"``.
         """
-        with self._lock(), _named(self.place):
+        with self._lock(), _named(self.place, "written"):
             head = self.repository.lookup_branch(BRANCH)
             about = dict(check(head))
             parents = about.pop("parents", ())
@@ -255,29 +268,27 @@ class IcechunkVersions:
                 except icechunk.RebaseFailedError as error:
                     raise ConflictError(
                         f"This transaction and a commit made meanwhile changed the same thing: "
-                        f"{str(error).splitlines()[0]}. Reopen the store and repeat it."
+                        f"{said(error)}. Reopen the store and repeat it."
                     ) from error
             for path in parents:
                 layout.put_group(draft.session.store, path, {}, only_if_absent=True)
-            return draft.session.commit(message, metadata=about)
+            return draft.session.commit(message, metadata=_sealed(message, head, about))
 
     def tag(self, name: str, snapshot: str) -> None:
         """Name a snapshot for good."""
-        with self._lock(), _named(self.place):
-            if name in self.repository.list_tags():
+        with self._lock(), _named(self.place, "written"):
+            if name in self._tags():
                 there = self.repository.lookup_tag(name)
                 raise UsageError(f"The tag {name!r} names {there} already; tags never move.")
             try:
                 self.repository.create_tag(name, snapshot)
             except icechunk.IcechunkError as error:
-                raise UsageError(
-                    f"The tag {name!r} cannot be made: {str(error).strip().splitlines()[0]}"
-                ) from error
+                raise UsageError(f"The tag {name!r} cannot be made: {said(error)}.") from error
 
     def resolve(self, ref: str) -> str:
         """The snapshot that a tag, a branch or a snapshot id (or its unique start) names."""
         with _named(self.place):
-            tags = self.repository.list_tags()
+            tags = self._tags()
             if ref in tags:
                 return self.repository.lookup_tag(ref)
             if ref == BRANCH:
@@ -289,6 +300,11 @@ class IcechunkVersions:
             raise NotFoundError("tag or snapshot", ref, [*tags, *known[:50]], self.place.url)
         return hits.pop()
 
+    def about(self, snapshot: str) -> Commit:
+        """One commit, without its tags."""
+        with _named(self.place):
+            return _commit(self.repository.lookup_snapshot(snapshot), snapshot)
+
     def log(self, snapshot: str) -> Iterator[Commit]:
         """The history of a snapshot, newest first."""
         with _named(self.place):
@@ -296,13 +312,27 @@ class IcechunkVersions:
 
     def _ancestry(self, **which: str) -> Iterator[Commit]:
         tags: dict[str, list[str]] = {}
-        for name in sorted(self.repository.list_tags()):
-            tags.setdefault(self.repository.lookup_tag(name), []).append(name)
+        for name in sorted(self._tags()):
+            named = self.repository.lookup_tag(name)
+            self.repository.lookup_snapshot(named)  # a damaged tag names one that is not there
+            tags.setdefault(named, []).append(name)
+        expected = which.get("snapshot_id")
         for info in self.repository.ancestry(**which):
-            about, names = dict(info.metadata), tuple(tags.get(info.id, ()))
-            if info.parent_id is None:
-                continue  # Icechunk's own first snapshot
-            yield Commit(info.id, info.parent_id, info.written_at, info.message, about, names)
+            if info.id == ROOT:
+                return
+            commit = _commit(info, expected, tuple(tags.get(info.id, ())))
+            expected = commit.metadata["parent"]
+            yield commit
+        raise DamagedError(f"The history of {self.place.url} breaks off at {expected}. {WAY_OUT}")
+
+    def _tags(self) -> set[str]:
+        """Names of all tags; Icechunk's own list leaves out one whose file is damaged."""
+        names = self.repository.list_tags()
+        if self.place.kind == "local":
+            files = Path(self.place.path, "refs").glob("tag.*/ref.json")
+            kept = [one.parent for one in files if not one.with_name("ref.json.deleted").exists()]
+            names |= {folder.name.removeprefix("tag.") for folder in kept}
+        return names
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -339,7 +369,29 @@ def _first_commit(
 ) -> str:
     session = icechunk.Repository.create(storage).writable_session(BRANCH)
     start(session.store)
-    return session.commit("store created", metadata=about)
+    message = "store created"
+    return session.commit(message, metadata=_sealed(message, session.snapshot_id, about))
+
+
+def _sealed(message: str, parent: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a commit carries, with a checksum: Icechunk's snapshots have none."""
+    rest = {**about, "parent": parent}
+    return {**rest, "checksum": layout.digest({"message": message, **rest})}
+
+
+def _commit(
+    info: icechunk.SnapshotInfo, expected: str | None, tags: tuple[str, ...] = ()
+) -> Commit:
+    """What Icechunk says of a commit, held against its checksum and the id expected."""
+    about = dict(info.metadata)
+    rest = {key: value for key, value in about.items() if key != "checksum"}
+    if about.get("checksum") != layout.digest({"message": info.message, **rest}):
+        raise DamagedError(f"Commit {info.id} is not what was written. {WAY_OUT}")
+    if expected not in (None, info.id):
+        raise DamagedError(f"The history leads to {info.id}, expected {expected}. {WAY_OUT}")
+    parent = None if about["parent"] == ROOT else about["parent"]
+    when = datetime.fromisoformat(about["time"])
+    return Commit(info.id, parent, when, info.message, about, tags)
 
 
 def _occupied(target: Path) -> str:
@@ -350,23 +402,20 @@ def _occupied(target: Path) -> str:
 
 def _no_store(folder: Path) -> NotFoundError:
     beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    stores = [str(one) for one in beside if (one / "refs").is_dir()]
+    stores = [str(one) for one in beside if (one / "refs").is_dir() and one.suffix != CREATING]
     return NotFoundError("store", str(folder), stores)
 
 
 @contextmanager
-def _named(place: Place) -> Iterator[None]:
+def _named(place: Place, doing: str = "read") -> Iterator[None]:
     """Icechunk's errors, with the place and in one line."""
     try:
         yield
     except icechunk.IcechunkError as error:
-        said = [line.strip(" x│├╰─▶") for line in str(error).splitlines() if line.strip()]
-        raise StoreError(
-            f"The store at {place.url} failed: {said[0] if said else error}"
-        ) from error
+        if doing == "read":
+            raise wrap(f"The store at {place.url}", error) from error
+        raise StoreError(f"The store at {place.url} cannot be {doing}: {said(error)}.") from error
     except OSError as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreError(
-            f"The store at {place.url} failed: {os.fspath(place.path)}: {error}"
-        ) from error
+        raise StoreError(f"The store at {place.url} cannot be {doing}: {error}.") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from neurostore.clocks import REACH, Clock, choose, exact
 from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
-from neurostore.store import tables
+from neurostore.store import _columns, tables
+from neurostore.store._columns import as_json, text
 from neurostore.store.layout import session_path
 from neurostore.store.tables import Ragged, Span
 
@@ -56,11 +57,11 @@ class Source:
     def to_json(self) -> dict[str, JSON]:
         """As kept in the attributes of the session."""
         return {
-            "url": self.url,
+            "url": str(self.url),
             "sha256": self.sha256,
             "reader": self.reader,
-            "version": self.version,
-            "options": dict(self.options),
+            "version": str(self.version),
+            "options": as_json(self.options, "options of the source"),
         }
 
 
@@ -160,8 +161,8 @@ class SessionBuilder:
         The id is ``<dataset>/<session>``.
     subject, species, sex, age, lab, description : str, optional
         As the source says them.
-    origin : str, optional
-        ISO 8601 date-time of time zero.
+    origin : str or datetime, optional
+        Date-time of time zero, ISO 8601.
     rate : number, str or Fraction, optional
         Ticks per second where the clock of the source is known. Without it: 30 kHz where every time
         lies on that grid, else 1 µs.
@@ -170,7 +171,7 @@ class SessionBuilder:
     card : str, optional
         Id of the dataset's card.
     attrs : mapping, optional
-        Further metadata, kept as it is.
+        Further metadata, kept as it is: text, numbers, lists and mappings of them, None for NaN.
 
     Notes
     -----
@@ -188,17 +189,18 @@ class SessionBuilder:
         age: str | None = None,
         lab: str | None = None,
         description: str | None = None,
-        origin: str | None = None,
+        origin: str | date | None = None,
         rate: float | str | Fraction | None = None,
         source: Source | None = None,
         card: str | None = None,
         attrs: Mapping[str, JSON] | None = None,
     ) -> None:
-        if not dataset or "/" in dataset or not session:
+        self.dataset = text(dataset, "The dataset of a session")
+        self.session = text(session, f"{self.dataset}: the name of a session")
+        if not self.dataset or "/" in self.dataset or not self.session:
             raise UsageError(
                 f"A session needs a dataset without '/' and a name, found {dataset!r}, {session!r}."
             )
-        self.dataset, self.session = dataset, session
         said = {
             "subject": subject,
             "species": species,
@@ -208,13 +210,17 @@ class SessionBuilder:
             "description": description,
         }
         self.metadata: dict[str, JSON] = {
-            **{key: str(value) for key, value in said.items() if value},
-            **(attrs or {}),
+            key: as_json(value, f"{self.id}: the attribute {key!r}")
+            for key, value in {**said, **(attrs or {})}.items()
         }
-        self.origin = origin or ""
-        self.rate = None if rate is None else exact(rate)
+        for key in said:  # the catalogue holds these as text
+            value = self.metadata.pop(key)
+            if value not in (None, ""):
+                self.metadata[key] = str(value)
+        self.origin = origin.isoformat() if isinstance(origin, date) else text(origin, "origin")
+        self.rate = None if rate is None else Clock(exact(rate)).rate
         self.source = source
-        self.card = card
+        self.card = text(card, "card")
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self._spikes: Ragged | None = None
@@ -242,8 +248,8 @@ class SessionBuilder:
             are kept as they are.
         """
         ragged = spike_times if isinstance(spike_times, Ragged) else Ragged.of(spike_times)
-        self._add("units", lambda _: tables.units(ragged, columns))
-        tables.units(ragged, columns)  # a wrong column fails here, where it was given
+        table = tables.units(ragged, columns)
+        self._add("units", lambda _: table)
         self._spikes = ragged
 
     def add_electrodes(self, ids: Sequence[str], **columns: object) -> None:
@@ -315,11 +321,7 @@ class SessionBuilder:
         """
         if name == "observed":
             raise UsageError("Observed time has a method of its own: add_observed(start, stop).")
-        self._keep_times(start, stop, *_events(columns))
-        make = partial(
-            tables.intervals, name, start, stop, columns=columns, description=description
-        )
-        self._add(f"intervals/{name}", lambda span: make(span=span))
+        self._rows("intervals", name, start, stop, columns, description)
 
     def add_observed(
         self,
@@ -330,13 +332,14 @@ class SessionBuilder:
         assumed: bool = False,
     ) -> None:
         """Observed time in seconds: of the session, or of the units whose rows `unit` gives."""
-        first, last = (
-            np.atleast_1d(np.asarray(start, float)),
-            np.atleast_1d(np.asarray(stop, float)),
-        )
+        where = "intervals/observed"
+        first = _columns.times(start, where, "start")
+        last = _columns.times(stop, where, "stop")
         rows = None if unit is None else np.atleast_1d(np.asarray(unit))
+        _columns.same_length(where, "stop", len(last), len(first))
         if not np.isfinite(first).all() or not np.isfinite(last).all() or (last < first).any():
             raise UsageError("Observed time needs finite starts, each at or before its stop.")
+        tables.observed(first, last, Span(Clock()), rows, assumed=assumed)  # wrong units fail here
         self._keep_times(first, last)
         self._observed.append((first, last, rows, assumed))
 
@@ -352,18 +355,9 @@ class SessionBuilder:
         **columns: object,
     ) -> None:
         """What was shown when: `row` of the stimulus (frame, image), -1 for blank."""
-        self._keep_times(start, stop, *_events(columns))
-        make = partial(
-            tables.intervals,
-            name,
-            start,
-            stop,
-            columns={"row": row, **columns},
-            description=description,
-            kind="presentations",
-            attrs={"stimulus": stimulus},
-        )
-        self._add(f"presentations/{name}", lambda span: make(span=span))
+        columns = {"row": row, **columns}
+        attrs: dict[str, JSON] = {"stimulus": text(stimulus, f"presentations/{name}: stimulus")}
+        self._rows("presentations", name, start, stop, columns, description, attrs)
 
     def build(self) -> StagedSession:
         """The session on its clock.
@@ -371,25 +365,56 @@ class SessionBuilder:
         Raises
         ------
         RefusedError
-            Where a spike is out of range, or nothing at all was added.
+            Where a spike is out of range, or there is neither a unit nor a row of anything else.
         """
-        if not self._makers:
-            raise RefusedError(f"{self.id}: nothing was added, so there is nothing to keep.")
-        span = self._span()
+        span, findings = self._span()
         made = {name: make(span) for name, make in self._makers.items()}
+        if not any(table.rows for table in made.values()):
+            raise RefusedError(
+                f"{self.id} is refused: it has no unit and no row in any other table, so there is "
+                "nothing to keep.",
+                self.findings,
+            )
         if self._spikes is not None:
             made["spikes"] = tables.spikes(self._spikes, span)
         observed = self._make_observed(span, made.get("spikes"))
         if observed is not None:
             made["intervals/observed"] = observed
-        findings = [*self.findings, *(one for table in made.values() for one in table.findings)]
+        findings = [*self.findings, *findings]
+        findings += [one for table in made.values() for one in table.findings]
         refuse(self.id, findings)
         return StagedSession(self.id, span.clock, self._attrs(span), made, tuple(findings))
 
     def _add(self, name: str, make: Callable[[Span], Table]) -> None:
-        if name in self._makers:
-            raise UsageError(f"{self.id}: the table {name!r} was added already.")
+        """Keep how a table is made, and make it once: what is wrong fails where it was given."""
+        text(name, f"{self.id}: the name of a table")
+        if name in self._makers or name.endswith("/"):
+            why = "was added already" if name in self._makers else "has no name"
+            raise UsageError(f"{self.id}: the table {name!r} {why}.")
+        make(Span(Clock()))
         self._makers[name] = make
+
+    def _rows(
+        self,
+        kind: str,
+        name: str,
+        start: ArrayLike,
+        stop: ArrayLike,
+        columns: Mapping[str, object],
+        description: str,
+        attrs: Mapping[str, JSON] | None = None,
+    ) -> None:
+        make = partial(
+            tables.intervals,
+            *(name, start, stop),
+            columns=columns,
+            description=description,
+            kind=kind,
+            attrs=attrs,
+        )
+        where = f"{kind}/{name}"
+        self._add(where, lambda span: make(span=span))
+        self._keep_times(start, stop, *tables.events(columns, where).values())
 
     def _series(
         self,
@@ -404,7 +429,6 @@ class SessionBuilder:
         description: str,
         channels: Sequence[str] | None,
     ) -> None:
-        self._keep_times(*(one for one in (time, start) if one is not None))
         make = partial(
             tables.behaviour,
             name,
@@ -419,36 +443,35 @@ class SessionBuilder:
             kind=kind,
         )
         self._add(f"{kind}/{name}", lambda span: make(span=span))
+        self._keep_times(*(one for one in (time, start) if one is not None))
 
     def _keep_times(self, *times: ArrayLike) -> None:
-        self._times += [np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in times]
+        self._times += [_columns.times(one, self.id, "time") for one in times]
 
     def _streams(self) -> list[NDArray[np.float64]]:
         return self._times + ([] if self._spikes is None else [self._spikes.times])
 
-    def _span(self) -> Span:
-        """The clock, the shift and the median time of everything added."""
+    def _span(self) -> tuple[Span, list[Finding]]:
+        """The clock, the shift and the median time of everything added, and what was odd."""
         spikes = self._spikes.times if self._spikes is not None else np.zeros(0)
         middle = _median([spikes]) if np.isfinite(spikes).any() else _median(self._times)
         near = [_near(stream, middle) for stream in self._streams()]
-        shift, origin = 0.0, self.origin
+        shift, origin, found = 0.0, self.origin, list[Finding]()
         if abs(middle) > UNIX:
             shift = float(np.floor(min((float(one.min()) for one in near if len(one)), default=0)))
             zero = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=shift)
             origin = zero.isoformat()
-            self._unix(shift, origin)
+            found.append(self._unix(shift, origin))
         if self.rate is not None:
             clock = Clock(self.rate, origin)
         else:
             clock = choose((one - shift if shift else one for one in near), origin)
         error = max((clock.error(one - shift if shift else one) for one in near), default=0.0)
-        return Span(clock, shift, middle - shift, error)
+        return Span(clock, shift, middle - shift, error), found
 
-    def _unix(self, shift: float, origin: str) -> None:
+    def _unix(self, shift: float, origin: str) -> Finding:
         message = f"times count from 1970: {shift:.0f} s were taken off, time zero is {origin}"
-        self.findings.append(
-            Finding("clock/unix_time", "suggestion", "", "time", f"{self.id}: {message}")
-        )
+        return Finding("clock/unix_time", "suggestion", "", "time", f"{self.id}: {message}")
 
     def _make_observed(self, span: Span, spikes: Table | None) -> Table | None:
         if self._observed:
@@ -463,8 +486,8 @@ class SessionBuilder:
         if spikes is None or not spikes.rows:
             return None
         ticks = np.asarray(spikes.columns["time"].values[:])
-        ends = span.clock.seconds(np.array([ticks[0], ticks[-1] + 1])) + span.shift
-        return tables.observed(ends[:1], ends[1:], span, None, assumed=True)
+        ends = span.clock.seconds(np.array([ticks[0], ticks[-1] + 1]))
+        return tables.observed(ends[:1], ends[1:], replace(span, shift=0.0), None, assumed=True)
 
     def _attrs(self, span: Span) -> dict[str, JSON]:
         return {
@@ -472,7 +495,7 @@ class SessionBuilder:
             "dataset": self.dataset,
             "session": self.session,
             "metadata": self.metadata,
-            "card": self.card or "",
+            "card": self.card,
             "source": None if self.source is None else self.source.to_json(),
             "source_key": "" if self.source is None else self.source.key(self.session),
             "clock": {
@@ -481,25 +504,19 @@ class SessionBuilder:
                 "shift": span.shift,
                 "error": span.error,
             },
-            "notes": list(self.notes),
+            "notes": [str(note) for note in self.notes],
         }
-
-
-def _events(columns: Mapping[str, object]) -> list[NDArray[Any]]:
-    named = [np.asarray(v) for k, v in columns.items() if k.endswith(("_time", "_times"))]
-    return [values for values in named if values.dtype.kind == "f"]
 
 
 def _near(times: NDArray[np.float64], middle: float) -> NDArray[np.float64]:
     """The times that are finite and in range; the array itself where all are."""
-    with np.errstate(invalid="ignore"):
-        good = np.abs(times - middle) <= REACH
+    good = np.abs(times - middle) <= REACH
     return times if good.all() else times[good]
 
 
 def _median(streams: Sequence[NDArray[np.float64]]) -> float:
     """Median of the finite times, of an even sample of them where they are many."""
-    some = [times[:: max(1, len(times) // 100_000)] for times in streams]
+    finite = [times[np.isfinite(times)] for times in streams]
+    some = [times[:: max(1, len(times) // 100_000)] for times in finite]
     joined = np.concatenate(some) if some else np.zeros(0)
-    joined = joined[np.isfinite(joined)]
     return float(np.median(joined)) if len(joined) else 0.0

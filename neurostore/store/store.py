@@ -114,7 +114,7 @@ class Store:
 
     @cached_property
     def _commit(self) -> Commit:
-        return next(iter(self._versions.log(self.snapshot)))
+        return self._versions.about(self.snapshot)
 
     @property
     def _total(self) -> Mapping[str, Any]:

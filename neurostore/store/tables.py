@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurostore.clocks import MISSING, REACH, Clock, exact
+from neurostore.clocks import MISSING, REACH, Clock, as_seconds, exact
 from neurostore.errors import UsageError
 from neurostore.schemas import JSON, Column, Finding, Severity, Table, Values, contract
+from neurostore.store import _columns
+from neurostore.store._columns import same_length, strings, text
 
-_STRING = np.dtypes.StringDType()
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +42,32 @@ class Ragged:
     stops: NDArray[np.integer[Any]]
 
     def __post_init__(self) -> None:
-        stops = np.asarray(self.stops)
-        ends = int(stops[-1]) if len(stops) else 0
-        if len(stops) != len(self.ids) or (np.diff(stops, prepend=0) < 0).any():
+        stops = np.atleast_1d(np.asarray(self.stops))
+        if not len(stops):
+            stops = stops.astype(np.int64)
+        if stops.dtype.kind not in "iu" or stops.shape != (len(self.ids),):
             raise UsageError(
-                f"Ragged spike times need one rising stop a unit: {len(self.ids)} units, "
-                f"{len(stops)} stops."
+                f"Ragged spike times need one whole stop a unit: {len(self.ids)} units, found "
+                f"{stops.dtype} of shape {stops.shape}."
             )
-        if ends != len(self.times):
-            raise UsageError(f"The last unit stops at {ends}, but there are {len(self.times)}.")
+        stops = stops.astype(np.int64)
+        if (np.diff(stops, prepend=0) < 0).any():
+            raise UsageError("The stops of ragged spike times must never fall.")
+        times, ends = _columns.times(self.times, "spikes", "time"), int(stops[-1:].sum())
+        if ends != len(times):
+            raise UsageError(f"The last unit stops at {ends}, but there are {len(times)} spikes.")
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "stops", stops)
 
     @classmethod
     def of(cls, spike_times: Mapping[str, ArrayLike]) -> Ragged:
         """From a mapping of unit id to spike times in seconds."""
-        arrays = [np.asarray(times, dtype=np.float64).ravel() for times in spike_times.values()]
+        if not isinstance(spike_times, Mapping):
+            raise UsageError(
+                "Spike times come as a mapping of unit id to times, or as Ragged; found "
+                f"{type(spike_times).__name__}."
+            )
+        arrays = [_columns.times(times, "spikes", str(unit)) for unit, times in spike_times.items()]
         stops = np.cumsum([len(times) for times in arrays], dtype=np.int64)
         joined = np.concatenate(arrays) if arrays else np.zeros(0)
         return cls([str(name) for name in spike_times], joined, stops)
@@ -61,7 +75,7 @@ class Ragged:
     @property
     def starts(self) -> NDArray[np.int64]:
         """Where each unit's spikes begin in `times`."""
-        return np.concatenate([[0], np.asarray(self.stops)[:-1]]).astype(np.int64)[: len(self.ids)]
+        return np.concatenate([[0], self.stops[:-1]]).astype(np.int64)[: len(self.ids)]
 
 
 @dataclass(frozen=True)
@@ -87,10 +101,8 @@ class Span:
 
     def ticks(self, seconds: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Times (n,) of the source → ticks (n,) and whether each is there and in range (n,)."""
-        times = np.asarray(seconds, dtype=np.float64) - self.shift
-        with np.errstate(invalid="ignore"):
-            valid = np.abs(times - self.middle) <= REACH
-        return self.clock.ticks(times), valid
+        times = as_seconds(seconds) - self.shift
+        return self.clock.ticks(times), np.abs(times - self.middle) <= REACH
 
 
 def _finding(
@@ -108,22 +120,22 @@ def spikes(ragged: Ragged, span: Span) -> Table:
     out of range is a critical one. Equal times keep the order of the units.
     """
     ragged, findings = finite(ragged)
-    findings += _sorted_by_unit(ragged)
+    findings += _backward(ragged)
     units = max(1, len(ragged.ids))
     keys = np.empty(len(ragged.times), dtype=np.int64)
-    for unit, (first, stop) in enumerate(zip(ragged.starts, ragged.stops, strict=True)):
-        ticks, valid = span.ticks(ragged.times[first:stop])
-        if not valid.all():
-            return _out_of_range(ragged, unit, int(np.argmin(valid)), findings)
-        keys[first:stop] = ticks * units + unit  # one key to sort by, time first
-    keys.sort()
-    same = int(np.count_nonzero(keys[1:] == keys[:-1]))
+    far = np.zeros(len(ragged.times), dtype=bool)
+    for first in range(0, len(keys), _PIECE):
+        piece = slice(first, first + _PIECE)
+        keys[piece], valid = span.ticks(ragged.times[piece])
+        np.logical_not(valid, out=far[piece])
+    if far.any():
+        return _out_of_range(ragged, far, findings)
+    time, unit = _by_time(keys, ragged, units)
+    same = int(np.count_nonzero((time[1:] == time[:-1]) & (unit[1:] == unit[:-1])))
     if same:
         message = f"{same:,} spikes share unit and tick with another one"
         findings.append(_finding("spikes", "time", "twice", message, "suggestion", count=same))
-    time = keys // units
-    np.subtract(keys, time * units, out=keys)
-    rows = keys.astype(np.uint16 if units <= 1 << 16 else np.uint32)
+    rows = unit.astype(np.uint16 if units <= 1 << 16 else np.uint32)
     block, where = blocks(time, span.clock)
     columns = {
         "time": Column(("spike",), time, {"units": "tick"}),
@@ -131,6 +143,25 @@ def spikes(ragged: Ragged, span: Span) -> Table:
         "block": Column(("block",), block, {"units": "1"}),
     }
     return Table("spikes", "spikes/v1", columns, {"block": where}, tuple(findings))
+
+
+def _by_time(
+    ticks: NDArray[np.int64], ragged: Ragged, units: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ticks, unit after unit → ticks and units in order of time, then of unit; in place."""
+    rows = np.repeat(np.arange(len(ragged.ids)), np.diff(ragged.stops, prepend=0))
+    low = int(ticks.min(initial=0))
+    if (int(ticks.max(initial=0)) - low + 1) * units >= 2**62:
+        order = np.lexsort((rows, ticks))
+        return ticks[order], rows[order]
+    ticks -= low
+    ticks *= units
+    ticks += rows  # one key to sort by
+    ticks.sort()
+    np.floor_divide(ticks, units, out=rows)
+    ticks -= rows * units
+    rows += low
+    return rows, ticks
 
 
 def blocks(time: NDArray[np.int64], clock: Clock) -> tuple[NDArray[np.int64], dict[str, JSON]]:
@@ -152,15 +183,22 @@ def block_length(clock: Clock) -> int:
     return tenth
 
 
-def _out_of_range(ragged: Ragged, unit: int, row: int, findings: list[Finding]) -> Table:
-    time = ragged.times[int(ragged.starts[unit]) + row]
+def _out_of_range(ragged: Ragged, far: NDArray[np.bool_], findings: list[Finding]) -> Table:
+    row, count = int(np.argmax(far)), int(np.count_nonzero(far))
+    unit = int(np.searchsorted(ragged.stops, row, side="right"))
+    more = f" ({count - 1:,} more are, too)" if count > 1 else ""
     message = (
-        f"spike {row} of unit {ragged.ids[unit]!r} is at {time:g} s, more than {REACH:g} s from "
-        "the median time of the session; mend the clock of the source"
+        f"spike {row - int(ragged.starts[unit])} of unit {ragged.ids[unit]!r} is at "
+        f"{ragged.times[row]:g} s, more than {REACH:g} s from the median time of the session"
+        f"{more}; mend the clock of the source"
     )
-    findings.append(_finding("spikes", "time", "range", message, "critical", row=row))
+    found = _finding("spikes", "time", "range", message, "critical", row=row, count=count)
     columns = {"time": Column(("spike",), np.zeros(0, dtype=np.int64), {"units": "tick"})}
-    return Table("spikes", "spikes/v1", columns, {}, tuple(findings))
+    return Table("spikes", "spikes/v1", columns, {}, (*findings, found))
+
+
+def _unit_of(ragged: Ragged, row: int) -> str:
+    return repr(ragged.ids[int(np.searchsorted(ragged.stops, row, side="right"))])
 
 
 def finite(ragged: Ragged) -> tuple[Ragged, list[Finding]]:
@@ -170,25 +208,25 @@ def finite(ragged: Ragged) -> tuple[Ragged, list[Finding]]:
         return ragged, []
     count = int(np.count_nonzero(~good))
     row = int(np.argmin(good))
-    unit = int(np.searchsorted(ragged.stops, row, side="right"))
-    message = f"{count:,} spike times are not finite (first in unit {ragged.ids[unit]!r}): left out"
-    kept = np.concatenate([[0], np.cumsum(good)])[np.asarray(ragged.stops)]
+    where = _unit_of(ragged, row)
+    message = f"{count:,} spike times are not finite (first in unit {where}): left out"
+    kept = np.concatenate([[0], np.cumsum(good)])[ragged.stops]
     found = _finding("spikes", "time", "finite", message, row=row, count=count)
     return Ragged(ragged.ids, ragged.times[good], kept), [found]
 
 
-def _sorted_by_unit(ragged: Ragged) -> list[Finding]:
-    bad = [
-        unit
-        for unit, (first, stop) in enumerate(zip(ragged.starts, ragged.stops, strict=True))
-        if (np.diff(ragged.times[first:stop]) < 0).any()
-    ]
-    if not bad:
+def _backward(ragged: Ragged) -> list[Finding]:
+    backward = np.zeros(len(ragged.times), dtype=bool)
+    np.less(ragged.times[1:], ragged.times[:-1], out=backward[1:])
+    backward[ragged.starts[ragged.starts < len(backward)]] = False
+    if not backward.any():
         return []
+    row, count = int(np.argmax(backward)), int(np.count_nonzero(backward))
     message = (
-        f"spike times of {len(bad)} units were not in order (first {ragged.ids[bad[0]]!r}): sorted"
+        f"{count:,} spike times lie before the one ahead of them (first in unit "
+        f"{_unit_of(ragged, row)}): sorted"
     )
-    return [_finding("spikes", "time", "sorted", message, row=bad[0], count=len(bad))]
+    return [_finding("spikes", "time", "sorted", message, row=row, count=count)]
 
 
 def units(ragged: Ragged, columns: Mapping[str, object]) -> Table:
@@ -198,7 +236,7 @@ def units(ragged: Ragged, columns: Mapping[str, object]) -> Table:
     made = {
         "unit": Column(("unit",), strings(ragged.ids)),
         "n_spikes": Column(("unit",), n_spikes, {"units": "1"}),
-        **_columns("units", len(ragged.ids), columns),
+        **_columns.columns("units", len(ragged.ids), columns, "units", {"n_spikes"}),
     }
     return Table("units", "units/v1", made)
 
@@ -206,9 +244,8 @@ def units(ragged: Ragged, columns: Mapping[str, object]) -> Table:
 def electrodes(ids: Sequence[str], columns: Mapping[str, object]) -> Table:
     """The table of electrodes."""
     made = {"electrode": Column(("electrode",), strings(ids))}
-    return Table(
-        "electrodes", "electrodes/v1", {**made, **_columns("electrodes", len(ids), columns)}
-    )
+    made |= _columns.columns("electrodes", len(ids), columns, "electrodes")
+    return Table("electrodes", "electrodes/v1", made)
 
 
 def behaviour(
@@ -231,39 +268,74 @@ def behaviour(
     range loses its own `valid`.
     """
     where = f"{kind}/{name}"
-    values = _plain(value)
-    rows = values.shape[0]
-    attrs: dict[str, JSON] = {"units": units or "unknown"}
-    if description:
+    values = _columns.samples(value, where)
+    rows, unit = values.shape[0], text(units, f"{where}: units") or "unknown"
+    attrs: dict[str, JSON] = {"units": unit}
+    if description := text(description, f"{where}: the description"):
         attrs["description"] = description
-    mask = None if valid is None else _mask(valid, rows, where)
+    mask = None if valid is None else _columns.mask(valid, rows, where)
     findings: list[Finding] = []
     columns: dict[str, Column] = {}
     if time is not None and start is None and rate is None:
-        ticks, usable = span.ticks(time)
-        _same_length(where, "time", len(ticks), rows)
-        findings += _range_findings(where, "time", usable, ticks, span)
-        if not usable.all():
-            mask = usable if mask is None else mask & usable
-        ticks, values, mask, moved = _in_order(where, ticks, values, mask)
-        findings += moved
+        seconds = _columns.times(time, where, "time")
+        same_length(where, "time", len(seconds), rows)
+        ticks, usable = span.ticks(seconds)
+        findings += _time_findings(where, ticks, usable, span)
+        mask = _narrowed(mask, usable)
+        if (ticks[1:] < ticks[:-1]).any():
+            order = np.argsort(ticks, kind="stable")
+            ticks, values = ticks[order], _columns.in_order(values, order)
+            mask = None if mask is None else mask[order]
         columns["time"] = Column(("time",), ticks, {"units": "tick"})
     elif time is None and start is not None and rate is not None:
-        if exact(rate) <= 0:
-            raise UsageError(f"{where} needs a rate above 0 samples per second, found {rate}.")
-        attrs |= {
-            "start": span.clock.tick(exact(start) - exact(span.shift)),
-            "rate": str(exact(rate)),
-        }
+        first, usable, more = _regular(where, start, rate, rows, span)
+        mask, attrs = _narrowed(mask, usable), attrs | first
+        findings += more
     else:
         raise UsageError(f"{where} needs either `time`, or `start` and `rate`.")
     dims = ("time", "channel")[: len(values.shape)]
-    columns["value"] = Column(dims, values, {"units": units or "unknown"})
+    columns["value"] = Column(dims, values, {"units": unit})
     if mask is not None:
         columns["valid"] = Column(("time",), mask)
     if channels is not None:
+        width = values.shape[1] if len(values.shape) > 1 else 0
+        if len(channels) != width:
+            raise UsageError(f"{where}: {len(channels)} names for {width} channels.")
         columns["channel"] = Column(("channel",), strings(channels))
     return Table(where, f"{kind}/v1", columns, attrs, tuple(findings))
+
+
+def _regular(
+    where: str, start: float, rate: float | str | Fraction, rows: int, span: Span
+) -> tuple[dict[str, JSON], NDArray[np.bool_], list[Finding]]:
+    """Attributes of a regular series, and whether its start is in range, for every sample."""
+    hertz, first = exact(rate), exact(start) - exact(span.shift)
+    if hertz <= 0:
+        raise UsageError(f"{where} needs a rate above 0 samples per second, found {rate}.")
+    attrs: dict[str, JSON] = {"start": span.clock.tick(first), "rate": str(hertz)}
+    near = abs(float(first) - span.middle) <= REACH
+    if near or not rows:
+        return attrs, np.ones(rows, dtype=bool), []
+    found, expected = f"{float(first):.9g} s", f"within {REACH:g} s of {span.middle:.6g} s"
+    finding = _finding(
+        where,
+        "time",
+        "range",
+        f"it starts out of range, at {found}: no sample is valid",
+        row=0,
+        found=found,
+        expected=expected,
+        count=rows,
+    )
+    return attrs, np.zeros(rows, dtype=bool), [finding]
+
+
+def _narrowed(
+    mask: NDArray[np.bool_] | None, usable: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
+    if usable.all():
+        return mask
+    return usable if mask is None else mask & usable
 
 
 def activity(name: str, value: Values, span: Span, **more: Any) -> Table:
@@ -287,58 +359,81 @@ def intervals(
     A float column named ``*_time`` or ``*_times`` holds events: ticks and a mask of its own.
     """
     where, dim = f"{kind}/{name}", contract(kind).dim
-    first, first_there = span.ticks(start)
-    last, last_there = span.ticks(stop)
-    _same_length(where, "stop", len(last), len(first))
-    valid = first_there & last_there
-    made = {
-        "start": Column((dim,), first, {"units": "tick"}),
-        "stop": Column((dim,), last, {"units": "tick"}),
-        "valid": Column((dim,), valid),
+    seconds = {"start": _columns.times(start, where, "start")}
+    seconds["stop"] = _columns.times(stop, where, "stop")
+    seconds |= (said := events(columns, where))
+    made: dict[str, Column] = {}
+    masks: dict[str, NDArray[np.bool_]] = {}
+    found: list[Finding] = []
+    for column, each in seconds.items():
+        text(column, f"{where}: the name of a column")
+        same_length(where, column, len(each), len(seconds["start"]))
+        ticks, masks[column] = span.ticks(each)
+        made[column] = Column((dim,), ticks, {"units": "tick"})
+        found += _range_findings(where, column, masks[column], ticks, span)
+    valid = masks.pop("start") & masks.pop("stop")
+    made["valid"] = Column((dim,), valid)
+    made |= {f"{column}_valid": Column((dim,), there) for column, there in masks.items()}
+    plain = {k: v for k, v in columns.items() if k not in said}
+    taken = made.keys() | ({"unit"} if kind == "intervals" else set())
+    made |= _columns.columns(kind, len(valid), plain, where, taken)
+    about = dict(attrs or {})
+    if description := text(description, f"{where}: the description"):
+        about["description"] = description
+    return Table(where, f"{kind}/v1", made, about, (*_missing(where, valid), *found))
+
+
+def events(columns: Mapping[str, object], where: str) -> dict[str, NDArray[np.float64]]:
+    """The columns of intervals that hold event times: floats, by a name that says so."""
+    named = {
+        name: _columns.cells(values, where, name)
+        for name, values in columns.items()
+        if name.endswith(("_time", "_times"))
     }
-    findings = _missing(where, valid)
-    findings += _range_findings(where, "start", first_there, first, span)
-    findings += _range_findings(where, "stop", last_there, last, span)
-    plain = {}
-    for column, values in columns.items():
-        if column.endswith(("_time", "_times")) and np.asarray(values).dtype.kind == "f":
-            ticks, there = span.ticks(np.asarray(values))
-            _same_length(where, column, len(ticks), len(first))
-            made[column] = Column((dim,), ticks, {"units": "tick"})
-            made[f"{column}_valid"] = Column((dim,), there)
-            findings += _range_findings(where, column, there, ticks, span)
-        else:
-            plain[column] = values
-    made |= _columns(kind, len(first), plain, where)
-    about: dict[str, JSON] = {"description": description} if description else {}
-    return Table(where, f"{kind}/v1", made, about | dict(attrs or {}), tuple(findings))
+    return {k: v.astype(float) for k, v in named.items() if v.dtype.kind == "f" and v.ndim == 1}
 
 
 def observed(
     start: ArrayLike, stop: ArrayLike, span: Span, unit: ArrayLike | None, *, assumed: bool
 ) -> Table:
     """Observed time, with the row of the unit where it differs by unit; overlaps are merged."""
-    first, stops = span.ticks(start)[0], span.ticks(stop)[0]
-    group = None if unit is None else np.asarray(unit, dtype=np.uint32)
+    where = "intervals/observed"
+    first, first_there = span.ticks(_columns.times(start, where, "start"))
+    stops, last_there = span.ticks(_columns.times(stop, where, "stop"))
+    same_length(where, "stop", len(stops), len(first))
+    group = None if unit is None else _unit_rows(unit, len(first))
+    good = first_there & last_there & (first <= stops)
+    findings = []
+    if not good.all():
+        lost, row = int(np.count_nonzero(~good)), int(np.argmin(good))
+        message = f"{lost:,} observed intervals are broken or out of range (first {row}): left out"
+        findings.append(_finding(where, "start", "range", message, row=row, count=lost))
     order = np.lexsort((first,) if group is None else (first, group))
+    order = order[good[order]]
     first, stops = first[order], stops[order]
     group = None if group is None else group[order]
     keep, merged = _merge(first, stops, group)
-    columns: dict[str, object] = {} if group is None else {"unit": group[keep]}
-    table = intervals("observed", np.zeros(0), np.zeros(0), span, {}, attrs={"assumed": assumed})
     ticks = {"units": "tick"}
     made = {
         "start": Column(("interval",), first[keep], ticks),
         "stop": Column(("interval",), merged, ticks),
         "valid": Column(("interval",), np.ones(len(merged), dtype=bool)),
-        **_columns("intervals", len(merged), columns, "intervals/observed"),
     }
-    findings = []
+    if group is not None:
+        made["unit"] = Column(("interval",), group[keep])
     if len(merged) < len(first):
         lost = len(first) - len(merged)
         message = f"{lost:,} observed intervals overlapped another one: merged"
-        findings.append(_finding("intervals/observed", "start", "merged", message, count=lost))
-    return Table(table.name, table.contract, made, table.attrs, tuple(findings))
+        findings.append(_finding(where, "start", "merged", message, count=lost))
+    return Table(where, "intervals/v1", made, {"assumed": bool(assumed)}, tuple(findings))
+
+
+def _unit_rows(unit: ArrayLike, rows: int) -> NDArray[np.uint32]:
+    made = np.atleast_1d(np.asarray(unit))
+    if made.dtype.kind not in "iu" or (made < 0).any() or (made >= 2**32).any():
+        raise UsageError("intervals/observed: 'unit' holds rows of the table of units, from 0 on.")
+    same_length("intervals/observed", "unit", len(made), rows)
+    return made.astype(np.uint32)
 
 
 def _merge(
@@ -357,95 +452,26 @@ def _merge(
     return np.array(keep, dtype=np.int64), np.array(ends, dtype=np.int64)
 
 
-# ---- columns
+# ---- findings
 
 
-def strings(values: Sequence[object] | NDArray[Any]) -> NDArray[Any]:
-    """Anything text-like as a numpy string array; None and NaN become the empty string."""
-    texts = ["" if value is None or value != value else _text(value) for value in values]
-    return np.array(texts, dtype=_STRING)
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _columns(
-    kind: str, rows: int, columns: Mapping[str, object], where: str = ""
-) -> dict[str, Column]:
-    made = {}
-    spec = contract(kind)
-    for name, values in columns.items():
-        array = _array(values)
-        _same_length(where or kind, name, len(array), rows)
-        attrs: dict[str, JSON] = {}
-        said = spec.columns.get(name)
-        if said is not None:
-            if said.dtype == ("string",) and array.dtype != _STRING:
-                array = strings(array.ravel())
-            elif len(said.dtype) == 1 and said.dtype[0] not in ("number", "string"):
-                array = array.astype(said.dtype[0])
-            attrs = {"units": said.units} if said.units else {}
-        if said is not None and array.ndim > 1:
-            dims = said.all_dims[: array.ndim]
-        else:
-            dims = (spec.dim, *(f"{name}_{k}" for k in range(1, array.ndim)))
-        made[name] = Column(dims, array, attrs)
-    return made
-
-
-def _array(values: object) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.dtype.kind in "OUS" or isinstance(array.dtype, np.dtypes.StringDType):
-        if array.ndim != 1:
-            raise UsageError(f"A text column has one dimension, found {array.ndim}.")
-        return strings(array)
-    if array.dtype.kind == "M":
-        return strings(np.datetime_as_string(array))
-    if array.dtype.kind not in "iufb":
-        raise UsageError(f"A column holds numbers, bools or text, found {array.dtype}.")
-    if array.dtype in (np.dtype(np.longdouble),):
-        array = array.astype(np.float64)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _plain(values: Any) -> Values:
-    """Samples as they are if lazy; numpy ones in a dtype that is stored."""
-    if not hasattr(values, "shape") or isinstance(values, np.ndarray):
-        values = np.asarray(values)
-        if values.dtype == bool:
-            values = values.astype(np.uint8)
-        elif values.dtype.kind in "iuf":
-            values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if not values.shape:
-        raise UsageError("A series needs samples (time,) or (time, channel), found one number.")
-    made: Values = values
-    return made
-
-
-def _mask(valid: ArrayLike, rows: int, where: str) -> NDArray[np.bool_]:
-    mask = np.asarray(valid, dtype=bool)
-    _same_length(where, "valid", len(mask), rows)
-    return mask
-
-
-def _same_length(where: str, column: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise UsageError(f"{where}: {column!r} has {found:,} rows, the table has {expected:,}.")
-
-
-def _in_order(
-    where: str, ticks: NDArray[np.int64], values: Values, mask: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int64], Values, NDArray[np.bool_] | None, list[Finding]]:
-    backward = ticks[1:] < ticks[:-1]
-    if not backward.any():
-        return ticks, values, mask, []
-    order = np.argsort(ticks, kind="stable")
-    count, row = int(np.count_nonzero(backward)), int(np.argmax(backward)) + 1
-    message = f"{count:,} time stamps lie before the one ahead of them (first at row {row}): sorted"
-    found = _finding(where, "time", "sorted", message, row=row, count=count)
-    reordered = np.asarray(values[:])[order]
-    return ticks[order], reordered, None if mask is None else mask[order], [found]
+def _time_findings(
+    where: str, ticks: NDArray[np.int64], usable: NDArray[np.bool_], span: Span
+) -> list[Finding]:
+    """Times of samples that are missing, out of range, or lie before the one ahead of them."""
+    findings = _range_findings(where, "time", usable, ticks, span)
+    missing = ticks == MISSING
+    if missing.any():
+        row, count = int(np.argmax(missing)), int(np.count_nonzero(missing))
+        message = f"{count:,} time stamps are missing (first at row {row}): not valid"
+        findings.append(_finding(where, "time", "missing", message, row=row, count=count))
+    rows = np.flatnonzero(usable)
+    backward = np.flatnonzero(ticks[rows[1:]] < ticks[rows[:-1]])
+    if len(backward):
+        row, count = int(rows[backward[0] + 1]), len(backward)
+        message = f"{count:,} time stamps lie before the one ahead of them (first {row}): sorted"
+        findings.append(_finding(where, "time", "sorted", message, row=row, count=count))
+    return findings
 
 
 def _range_findings(

@@ -36,6 +36,7 @@ class Transaction:
 
     def __init__(self, store: Store, message: str, codecs: str) -> None:
         self._store, self._message, self._codecs = store, message, codecs
+        self._before, self._began = store.zarr, store.snapshot
         self._draft = store._versions.begin()
         self._id = uuid.uuid4().hex
         self._changes: dict[str, str] = {}
@@ -43,10 +44,11 @@ class Transaction:
         self._seen: dict[str, Mapping[str, Any] | None] = {}
         self._rows: dict[str, Mapping[str, Any] | None] = {}
         self._updates: dict[str, dict[str, Table]] = {}
-        self._broken = False
-        self.snapshot = store.snapshot
+        self._over = ""
+        self.snapshot = self._began
 
     def __enter__(self) -> Transaction:
+        self._refuse_over()
         return self
 
     def __exit__(
@@ -55,8 +57,11 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._commit()
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._over = self._over or "is over"
 
     def put(self, staged: Staged | SessionBuilder, *, replace: bool = False) -> list[Finding]:
         """Add a session (or whatever else is `Staged`), checked by value before it is written.
@@ -96,6 +101,7 @@ class Transaction:
         except BaseException:
             self._undo(writer, path, made.id, before)
             raise
+        self._updates.pop(made.id, None)
         self._changes[made.id] = "put"
         return findings
 
@@ -124,15 +130,18 @@ class Transaction:
 
     def _touch(self, id: str, path: str) -> Mapping[str, Any] | None:
         """The row of `id` in the draft; remembers what it was when the transaction began."""
-        if self._broken:
-            raise UsageError("This transaction failed half-way through a write; begin another one.")
+        self._refuse_over()
         if id not in self._seen:
             self._paths[id] = path
-            self._seen[id] = _row_at(self._store.zarr, path)
+            self._seen[id] = _row_at(self._before, path)
             self._rows[id] = self._seen[id]
             if _checksum(_row_at(self._draft.store, path)) != _checksum(self._seen[id]):
                 raise self._conflict(id, _row_at(self._draft.store, path), self._draft.base)
         return self._rows[id]
+
+    def _refuse_over(self) -> None:
+        if self._over:
+            raise UsageError(f"This transaction {self._over}; begin another one.")
 
     def _write_tables(
         self, writer: ZarrStore, path: str, tables: Mapping[str, Table], clock: Clock
@@ -157,9 +166,9 @@ class Transaction:
     ) -> None:
         if before is None:
             sync(writer.delete_dir(path))
-            del self._seen[id], self._rows[id]
+            self._rows[id] = None
         else:
-            self._broken = True
+            self._over = "failed half-way through a write"
 
     def _lineage(self, attrs: Mapping[str, Any]) -> dict[str, JSON]:
         source = attrs.get("source")
@@ -201,11 +210,10 @@ class Transaction:
     # ---- committing
 
     def _commit(self) -> None:
-        if self._broken:
-            raise UsageError("This transaction failed half-way through a write; nothing was kept.")
+        self._refuse_over()
         for id, updates in self._updates.items():
             self._apply(id, updates)
-        if not self._changes:
+        if not self._changed():
             return
         self.snapshot = self._store._versions.commit(self._draft, self._message, self._check)
         self._store._see(self.snapshot)
@@ -217,18 +225,21 @@ class Transaction:
             now = _row_at(newest, self._paths[id])
             if _checksum(now) != _checksum(self._seen[id]):
                 raise self._conflict(id, now, head)
-        commit = next(iter(self._store._versions.log(head)))
-        total = _catalogue.Total(commit.metadata.get("catalogue"))
-        changed = [id for id in self._changes if self._seen[id] is not self._rows[id]]
+        total = _catalogue.Total(self._store._versions.about(head).metadata.get("catalogue"))
+        changed = self._changed()
         total = total.plus((self._seen[id] for id in changed), -1)
         total = total.plus(self._rows[id] for id in changed)
         return {
             **who(),
             "transaction": self._id,
-            "sessions": dict(self._changes),
+            "sessions": {id: self._changes[id] for id in changed},
             "catalogue": total.to_json(),
             "parents": self._parents(),
         }
+
+    def _changed(self) -> list[str]:
+        """What is another one than when the transaction began."""
+        return [id for id in self._changes if self._seen[id] is not self._rows[id]]
 
     def _parents(self) -> list[str]:
         """The groups above what was written, outermost first."""
@@ -246,7 +257,7 @@ class Transaction:
             what = f"{', '.join(names) or 'the metadata'} of {id!r} was changed"
         who = "another writer"
         for commit in islice(self._store._versions.log(head), 1000):
-            if commit.snapshot == self._store.snapshot:
+            if commit.snapshot == self._began:
                 break
             if id in commit.metadata.get("sessions", {}):
                 when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
@@ -256,7 +267,7 @@ class Transaction:
                 )
                 break
         return ConflictError(
-            f"{what} by {who} after this transaction began at {self._store.snapshot}. Nothing was "
+            f"{what} by {who} after this transaction began at {self._began}. Nothing was "
             "written; store.refresh(), look at it, and repeat the transaction."
         )
 
@@ -288,5 +299,5 @@ def who() -> dict[str, Any]:
         "author": os.environ.get("NEUROSTORE_AUTHOR") or getpass.getuser(),
         "host": socket.gethostname(),
         "version": neurostore.__version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
