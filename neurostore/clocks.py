@@ -168,7 +168,12 @@ class Clock:
             whole = np.array([k * above // below for k in range(bins + 1)], dtype=np.int64)
         return whole + start
 
-    def bins(self, start: float | str, stop: float | str, bin: float | str | Fraction) -> int:
+    def bins(
+        self,
+        start: float | str | Fraction,
+        stop: float | str | Fraction,
+        bin: float | str | Fraction,
+    ) -> int:
         """How many whole bins lie in [start, stop) seconds."""
         if exact(bin) <= 0:
             raise UsageError(f"A bin must be longer than 0 s, found {bin}.")

@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose, one tree.
+"""Every error the package raises on purpose, one tree; and what is found wrong with data.
 
 ::
 
@@ -19,10 +19,47 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from neurostore.schemas import Finding
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+Severity: TypeAlias = Literal["critical", "violation", "suggestion"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and where.
+
+    Attributes
+    ----------
+    check : str
+        Stable id, ``<table>/v<N>/<column>/<check>``, or ``<reader>/<what>``.
+    severity : {"critical", "violation", "suggestion"}
+        A critical finding refuses the table; the others are kept with it.
+    row, count
+        First offending row, and how many there are.
+    """
+
+    check: str
+    severity: Severity
+    table: str
+    variable: str
+    message: str
+    row: int | None = None
+    found: str = ""
+    expected: str = ""
+    count: int = 1
+
+    def __post_init__(self) -> None:  # numpy's integers are no JSON
+        object.__setattr__(self, "row", None if self.row is None else int(self.row))
+        object.__setattr__(self, "count", int(self.count))
+
+    def to_json(self) -> dict[str, JSON]:
+        """The finding as a plain mapping."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.message} [{self.check}]"
 
 
 class NeurostoreError(Exception):

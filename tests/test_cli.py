@@ -135,7 +135,10 @@ def test_validate_fails_on_a_store_whose_chunk_was_changed(capsys, lab, tmp_path
     raw = bytearray(chunk.read_bytes())
     raw[len(raw) // 2] ^= 1
     chunk.write_bytes(raw)
-    assert run(capsys, "validate", store)[0] == 3
+    code, out, _ = run(capsys, "validate", store)
+    assert code == 1
+    assert "store/damage" in out
+    assert len([line for line in out.splitlines() if "critical" in line]) == 1
 
 
 def test_usage_errors_exit_with_2_and_help_with_0():

@@ -211,3 +211,40 @@ def test_a_session_is_opened_again_in_another_process(tmp_path, method):
 def test_a_store_in_memory_says_that_it_cannot_leave_its_process(store):
     with pytest.raises(neurostore.UsageError, match="process"):
         pickle.dumps(store)
+
+
+def test_bins_may_be_fractions_and_events_far_away_count_nothing(session):
+    exact = session.counts(0, 60, "1/50")
+    assert exact.shape == (6, 3000)
+    np.testing.assert_array_equal(exact.values, session.counts(0, 60, 0.02).values)
+    far = session.psth("u0", [1.0, 1e300, np.inf], bin="1/50")
+    assert far["count"].shape == (1, 75)
+    assert far.attrs["missing"] == 2
+    with pytest.raises(neurostore.UsageError, match="events"):
+        session.psth("u0", ["a"])
+
+
+def test_a_session_without_units_says_what_it_has_instead():
+    store = neurostore.create("memory://test-no-units")
+    with store.transaction("wheel only") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_behaviour("wheel", [1.0, 2.0], start=0, rate=1, units="rad")
+        tx.put(made)
+    for call in (
+        lambda: store.session("d/s").counts(0, 1, 0.1),
+        lambda: store.session("d/s").spike_times("u"),
+    ):
+        with pytest.raises(neurostore.UsageError, match="behaviour/wheel"):
+            call()
+    assert store.units().empty
+
+
+def test_a_series_without_a_valid_sample_gives_the_session_no_extent():
+    store = neurostore.create("memory://test-no-extent")
+    with store.transaction("one stray series") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({"u": np.arange(10) / 10})
+        made.add_behaviour("old", [1.0, 2.0], start=-1.5e9, rate=1, units="V")
+        tx.put(made)
+    session = store.session("d/s")
+    assert (session.start, session.stop) == (0.0, pytest.approx(0.9, abs=1e-4))

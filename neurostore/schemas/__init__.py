@@ -7,17 +7,11 @@ is opened. `values` runs the named rules, chunk by chunk, before a table is comm
 A check id is ``<table>/v<N>/<column>/<check>`` and never changes once a contract is frozen.
 """
 
-from neurostore.schemas._contract import (
-    ColumnSpec,
-    Contract,
-    Severity,
-    contract,
-    contracts,
-    frozen,
-)
+from neurostore.errors import JSON, Finding, Severity
+from neurostore.schemas._contract import ColumnSpec, Contract, contract, contracts, frozen
 from neurostore.schemas._layout import is_dtype, layout
 from neurostore.schemas._pandera import check_ids
-from neurostore.schemas._table import JSON, Column, Finding, Table, Values, from_xarray
+from neurostore.schemas._table import Column, Table, Values, from_xarray
 from neurostore.schemas._values import validate, values
 
 __all__ = [

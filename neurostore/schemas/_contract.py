@@ -8,15 +8,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from neurostore import _declared
-from neurostore.errors import NotFoundError, UsageError
+from neurostore.errors import NotFoundError, Severity, UsageError
 
 if TYPE_CHECKING:
     import pandera.xarray as pa
-
-Severity: TypeAlias = Literal["critical", "violation", "suggestion"]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from neurostore.errors import Finding
 from neurostore.schemas._contract import ColumnSpec, Contract, contract
-from neurostore.schemas._table import Column, Finding, Table
+from neurostore.schemas._table import Column, Table
 
 
 def layout(table: Table) -> list[Finding]:

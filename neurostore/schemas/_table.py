@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from neurostore.schemas._contract import Severity, contract
+from neurostore.errors import JSON, Finding
+from neurostore.schemas._contract import contract
 
 if TYPE_CHECKING:
     import xarray as xr
-
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 
 class Values(Protocol):
@@ -30,42 +29,6 @@ class Values(Protocol):
         ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, and where.
-
-    Attributes
-    ----------
-    check : str
-        Stable id, ``<table>/v<N>/<column>/<check>``, or ``<reader>/<what>``.
-    severity : {"critical", "violation", "suggestion"}
-        A critical finding refuses the table; the others are kept with it.
-    row, count
-        First offending row, and how many there are.
-    """
-
-    check: str
-    severity: Severity
-    table: str
-    variable: str
-    message: str
-    row: int | None = None
-    found: str = ""
-    expected: str = ""
-    count: int = 1
-
-    def __post_init__(self) -> None:  # numpy's integers are no JSON
-        object.__setattr__(self, "row", None if self.row is None else int(self.row))
-        object.__setattr__(self, "count", int(self.count))
-
-    def to_json(self) -> dict[str, JSON]:
-        """The finding as a plain mapping."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.message} [{self.check}]"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.clocks import MISSING, exact
-from neurostore.errors import UsageError
-from neurostore.schemas._contract import ColumnSpec, Contract, Rule, Severity, contract
+from neurostore.errors import Finding, Severity, UsageError
+from neurostore.schemas._contract import ColumnSpec, Contract, Rule, contract
 from neurostore.schemas._layout import layout
-from neurostore.schemas._table import Finding, Table, Values
+from neurostore.schemas._table import Table, Values
 
 Mask: TypeAlias = NDArray[np.bool_]
 

@@ -57,9 +57,12 @@ def _extent(table: Table, kind: str, clock: Clock) -> tuple[int, int] | None:
         start, stop = _read(table, "start")[valid], _read(table, "stop")[valid]
         return (start.min(), stop.max()) if len(start) else None
     if kind in ("behaviour", "activity") and "start" in table.attrs and table.rows:
-        first = int(str(table.attrs["start"]))
-        samples = (table.rows - 1) * clock.rate / exact(str(table.attrs["rate"]))
-        return first, first + int(samples) + 1
+        seen = np.flatnonzero(_read(table, "valid")) if "valid" in table.columns else None
+        if seen is not None and not len(seen):
+            return None
+        ends = (0, table.rows - 1) if seen is None else (int(seen[0]), int(seen[-1]))
+        first, step = int(str(table.attrs["start"])), clock.rate / exact(str(table.attrs["rate"]))
+        return first + int(ends[0] * step), first + int(ends[1] * step) + 1
     if "time" not in table.columns or not table.rows:
         return None
     time = _read(table, "time")

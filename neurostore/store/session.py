@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurostore.clocks import Clock, exact
+from neurostore.clocks import MISSING, Clock, as_seconds, exact
 from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, UsageError
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
@@ -207,7 +208,11 @@ class Session:
         return self.clock.seconds(self._unit_ticks(unit))
 
     def counts(
-        self, start: float, stop: float, bin: float, units: Sequence[str] | None = None
+        self,
+        start: float | str | Fraction,
+        stop: float | str | Fraction,
+        bin: float | str | Fraction,
+        units: Sequence[str] | None = None,
     ) -> xr.DataArray:
         """Spike counts (unit, bin) int32 of the whole bins in [start, stop), exact on ticks.
 
@@ -216,7 +221,8 @@ class Session:
         Parameters
         ----------
         start, stop, bin : seconds
-            May reach past the ends of the session: there are no spikes there.
+            Exact as written (0.1 is 1/10; "1/3" and fractions may be given). May reach past the
+            ends of the session: there are no spikes there.
         units : sequence of str, optional
             Some units, in this order; all without it.
 
@@ -235,14 +241,14 @@ class Session:
             "unit": ids[rows].astype(object),
             "time": ("bin", self.clock.seconds(edges[:-1]), {"units": "s"}),
         }
-        return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(bin)})
+        return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(exact(bin))})
 
     def psth(
         self,
         unit: str,
         times: ArrayLike,
         window: tuple[float, float] = (-0.5, 1.0),
-        bin: float = 0.02,
+        bin: float | str | Fraction = 0.02,
     ) -> xr.Dataset:
         """Peri-event time histogram of one unit.
 
@@ -263,8 +269,9 @@ class Session:
         """
         import xarray as xr
 
-        events = np.atleast_1d(np.asarray(times, dtype=np.float64))
-        there = np.isfinite(events)
+        events = as_seconds(times, "events").ravel()
+        ticks = self.clock.ticks(events)
+        there = ticks != MISSING
         if not there.any():
             raise UsageError(f"psth needs at least one finite event, found {len(events)} in all.")
         edges = self.clock.edges(
@@ -272,9 +279,9 @@ class Session:
         )
         if len(edges) < 2:
             raise UsageError(f"The window {window} s holds no whole bin of {bin} s.")
-        at = self.clock.ticks(events[there])[:, None] + edges[None, :]
+        at = ticks[there][:, None] + edges[None, :]
         count = np.diff(np.searchsorted(self._unit_ticks(unit), at, side="left"), axis=1)
-        rates = count / float(bin)
+        rates = count / float(exact(bin))
         spread = rates.std(axis=0, ddof=1) if len(rates) > 1 else np.full(rates.shape[1], np.nan)
         seconds = self.clock.seconds(edges)
         return xr.Dataset(
@@ -287,11 +294,15 @@ class Session:
                 "time": ("bin", (seconds[:-1] + seconds[1:]) / 2, {"units": "s"}),
                 "event": ("trial", events[there], {"units": "s"}),
             },
-            {"unit": unit, "bin": float(bin), "missing": int(np.count_nonzero(~there))},
+            {"unit": unit, "bin": float(exact(bin)), "missing": int(np.count_nonzero(~there))},
         )
 
     @cached_property
     def _ids(self) -> NDArray[Any]:
+        if "units" not in self.tables:
+            raise UsageError(
+                f"{self.id} holds no units, so it has no spikes. It has: {', '.join(self.tables)}."
+            )
         return np.asarray(self.stored("units").columns["unit"].values[:])
 
     def _unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:

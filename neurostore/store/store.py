@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
-from neurostore.schemas import Finding
+from neurostore.schemas import Finding, Table
 from neurostore.store import _catalogue, layout
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._versions import Commit, IcechunkVersions, Versions
-from neurostore.store.builder import (
-    check_tables,
-)
+from neurostore.store.builder import check_tables
 from neurostore.store.session import Session
 from neurostore.store.transaction import Transaction, who
 from neurostore.store.urls import parse
@@ -45,16 +43,35 @@ def create(url: str | Path) -> Store:
     return open(url)
 
 
-def open(url: str | Path, snapshot: str | None = None) -> Store:
+def open(
+    url: str | Path | Sequence[str | Path],
+    snapshot: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Store:
     """The store at a URL, at its newest snapshot or at the one (or the tag) named.
 
     Reading needs neither a lock nor a folder that can be written.
 
+    Parameters
+    ----------
+    url : str or Path
+        A local folder or ``memory://name``; object stores, and several URLs as one catalogue, are
+        refused so far.
+    snapshot : str, optional
+        A tag, or a snapshot id or its unique start; the store is then read only.
+    storage_options : mapping, optional
+        As fsspec takes them; a local folder and memory take none.
+
     Raises
     ------
-    NotFoundError, DamagedError, StoreError
+    NotFoundError, DamagedError, StoreError, UsageError
     """
-    versions = IcechunkVersions.open(parse(url))
+    if not isinstance(url, (str, Path)):
+        raise UsageError(f"One store opens at a time so far, found {len(url)} URLs.")
+    place = parse(url)
+    if storage_options:
+        raise UsageError(f"{place.url} takes no storage options, found {sorted(storage_options)}.")
+    versions = IcechunkVersions.open(place)
     if snapshot is None:
         return Store(versions, versions.head())
     return Store(versions, versions.resolve(snapshot), pinned=True)
@@ -235,6 +252,7 @@ class Store:
         """Every table of the sessions (all of them without `ids`) through both gates.
 
         Reads all values, and holds every table's content against the digest in its session's row.
+        Damage is a finding too (``store/damage``), so that one bad chunk hides no other.
         """
         wanted = [str(row["id"]) for row in self.rows] if ids is None else list(ids)
         return {id: _validate(self.session(id)) for id in wanted}
@@ -271,24 +289,26 @@ def _observed_by_unit(session: Session, units: int) -> np.ndarray[Any, np.dtype[
 
 
 def _validate(session: Session) -> list[Finding]:
-    tables = {name: session.stored(name) for name in session.tables}
-    findings = check_tables(tables)
-    for name, table in tables.items():
-        entry = session.attrs["row"]["tables"][name]
-        for column, array in table.columns.items():
-            found = array.values.chunk_digests() if hasattr(array.values, "chunk_digests") else ""
-            if found != entry["arrays"][column]:
-                message = f"{session.id}: {name}/{column} is not what was written"
-                findings.append(
-                    Finding(
-                        "store/digest",
-                        "critical",
-                        name,
-                        column,
-                        message,
-                        None,
-                        found,
-                        str(entry["arrays"][column]),
-                    )
-                )
-    return findings
+    """Both gates over what can be read of a session; what cannot is damage, by table and column."""
+    findings: list[Finding] = []
+    whole: dict[str, Table] = {}
+    for name in session.tables:
+        try:
+            table = session.stored(name)
+            digests = session.attrs["row"]["tables"][name]["arrays"]
+            broken = [key for key in digests if _content(table, key) != digests[key]]
+        except DamagedError as error:
+            findings.append(_damage(name, "", error.line))
+            continue
+        whole |= {} if broken else {name: table}
+        findings += [_damage(name, key, f"{name}/{key} is not what was written") for key in broken]
+    return [*findings, *check_tables(whole)]
+
+
+def _content(table: Table, column: str) -> str:
+    values = table.columns[column].values
+    return values.chunk_digests() if isinstance(values, layout.StoredArray) else ""
+
+
+def _damage(table: str, column: str, message: str) -> Finding:
+    return Finding("store/damage", "critical", table, column, message)
