@@ -169,3 +169,19 @@ def test_a_transaction_that_is_over_takes_nothing_more(store):
     for use in (lambda: tx.put(session("d/u")), lambda: tx.delete("d/t"), tx.__enter__):
         with pytest.raises(UsageError, match="is over; begin another one"):
             use()
+
+
+def test_units_are_not_replaced_by_fewer_than_observed_time_names():
+    store = neurostore.create("memory://fewer-units")
+    with store.transaction("two units, observed each by itself") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({"a": [], "b": []})
+        made.add_observed([0.0, 0.0], [1.0, 2.0], unit=[0, 1])
+        tx.put(made)
+    one = neurostore.tables.units(neurostore.Ragged.of({"a": []}), {})
+    with (
+        pytest.raises(neurostore.RefusedError, match="intervals/observed"),
+        store.transaction("one unit less") as tx,
+    ):
+        tx.update("d/s", one)
+    assert store.session("d/s").units.sizes == {"unit": 2}

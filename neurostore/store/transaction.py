@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from neurostore.store.store import Store
 
 
+LINKED = {"units", "spikes"}
+"""Tables that others name rows of, or count: with one of them the others are checked again."""
+
+
 class Transaction:
     """Puts, updates and deletes that are committed together, or not at all.
 
@@ -186,11 +190,11 @@ class Transaction:
         entries: dict[str, Any] = dict(row["tables"])
         stored = {
             name: layout.read_table(self._draft.store, path, name, entries[name])
-            for name in entries
-            if name not in updates and name in ("units", "spikes")
+            for name in entries.keys() - updates.keys()
+            if name in LINKED or "unit" in entries[name]["arrays"]
         }
-        linked = [name for name in stored if updates.keys() & {"units", "spikes"}]
-        findings = check_tables({**stored, **updates}, [*updates, *linked])
+        again = stored if updates.keys() & LINKED else ()
+        findings = check_tables({**stored, **updates}, [*updates, *again])
         findings += [one for table in updates.values() for one in table.findings]
         refuse(id, findings)
         writer = self._draft.below(path)
