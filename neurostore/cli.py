@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import neurostore
-from neurostore.errors import NeurostoreError, StoreError, UsageError
+from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,10 +80,13 @@ def ingest(
     for one in report.outcomes:
         would = "would be " if dry_run and one.status != "unchanged" else ""
         _say(f"{would}{one.status}: {one.message}", error=one.status == "refused")
-        for finding in one.findings:
-            _say(f"    {finding}")
+        if one.status != "refused":
+            _findings(one.findings)
         for note in one.notes:
             _say(f"    left out: {note}")
+    statuses = Counter(one.status for one in report.outcomes)
+    if len(report.outcomes) > 1:
+        _say(", ".join(f"{count:,} {status}" for status, count in statuses.items()) + ".")
     if dry_run:
         _say("Dry run: nothing was written.")
     elif any(one.status in ("written", "replaced") for one in report.outcomes):
@@ -169,7 +173,7 @@ def validate(
         _print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
     else:
         for id, findings in found.items():
-            _say(f"{id}: {'ok' if not findings else f'{len(findings)} findings'}")
+            _say(f"{id}: {counted(len(findings), 'finding') if findings else 'ok'}")
             for finding in findings:
                 _say(f"    {finding}")
     return REFUSED if any(found.values()) else DONE
@@ -290,6 +294,16 @@ def _say(text: str, *, error: bool = False) -> None:
     print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
 
+def _findings(findings: Sequence[Finding]) -> None:
+    """What is wrong, a line each; what is merely missing as a number."""
+    grave = [one for one in findings if one.severity != "suggestion"]
+    for finding in grave:
+        _say(f"    {finding}")
+    if len(findings) > len(grave):
+        more = counted(len(findings) - len(grave), "suggestion")
+        _say(f"    {more} (missing metadata and the like: neurostore show, or --json)")
+
+
 def _print_json(value: Any) -> None:
     _say(json.dumps(_plain(value), ensure_ascii=False, indent=2, allow_nan=False))
 
@@ -330,7 +344,7 @@ def _table(frame: pd.DataFrame, what: str) -> None:
     _console().print(table)
     left = [name for name in cells if name not in shown]
     more = f"; not shown for want of width: {', '.join(left)} (--json has all)" if left else ""
-    _say(f"{len(frame):,} {what}{'' if len(frame) == 1 else 's'}{more}")
+    _say(f"{counted(len(frame), what)}{more}")
 
 
 def _width(cells: Mapping[str, Sequence[str]], shown: Sequence[str]) -> int:

@@ -62,6 +62,11 @@ class Finding:
         return f"{self.severity}: {self.message} [{self.check}]"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 row``, ``2,000 rows``: a number with its noun, for messages."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class NeurostoreError(Exception):
     """Root of the tree; catch it to catch whatever the package refuses to do."""
 

@@ -701,7 +701,7 @@ def test_a_table_is_added_once() -> None:
 
 
 def test_unit_ids_twice_are_refused_when_the_session_is_checked() -> None:
-    with pytest.raises(RefusedError, match="'unit' is not unique in 1 rows, first at row 1"):
+    with pytest.raises(RefusedError, match="'unit' is not unique in 1 row, first at row 1"):
         check(built(lambda made: made.add_units({1: [1.0], "1": [2.0]})))
 
 

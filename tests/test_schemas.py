@@ -16,7 +16,7 @@ from pandera.errors import SchemaError, SchemaErrors
 import neurostore
 from neurostore import _declared
 from neurostore.clocks import MISSING, Clock
-from neurostore.errors import NotFoundError, UsageError
+from neurostore.errors import NotFoundError, UsageError, counted
 from neurostore.schemas import (
     JSON,
     Column,
@@ -412,7 +412,7 @@ def test_a_rule_passes_what_keeps_it_and_finds_what_breaks_it(rule: str) -> None
     found = {one.check: one for one in values(bad, linked)}[check]
     assert (found.row, found.count) == (row, count)
     assert found.table == bad.name
-    assert f"{count:,} rows, first at row {row}" in found.message
+    assert f"{counted(count, 'row')}, first at row {row}" in found.message
     assert "\n" not in str(found)
 
 

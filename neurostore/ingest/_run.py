@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from neurostore.errors import MissingExtraError, NeurostoreError, RefusedError, StoreError
+from neurostore.errors import (
+    MissingExtraError,
+    NeurostoreError,
+    RefusedError,
+    StoreError,
+    counted,
+)
 from neurostore.schemas import JSON, Finding, contract
 from neurostore.store import SessionBuilder, Source, StagedSession, Store, Transaction, check
 
@@ -143,7 +149,7 @@ def run(
         Show a progress bar on stderr; by default where that is a terminal.
     """
     sources = [files] if isinstance(files, (str, Path)) else list(files)
-    said = message or f"ingest {len(sources)} file{'s' if len(sources) != 1 else ''}"
+    said = message or f"ingest {counted(len(sources), 'file')}"
     transaction = store.transaction(said, codecs=codecs)
     taken: dict[str, str] = {}
     outcomes: list[Outcome] = []
@@ -226,8 +232,8 @@ def _line(staged: StagedSession, findings: Sequence[Finding]) -> str:
     units = staged.tables["units"].rows if "units" in staged.tables else 0
     spikes = staged.tables["spikes"].rows if "spikes" in staged.tables else 0
     return (
-        f"{staged.id}: {units:,} units, {spikes:,} spikes, {len(staged.tables)} tables, "
-        f"{len(findings)} findings"
+        f"{staged.id}: {counted(units, 'unit')}, {counted(spikes, 'spike')}, "
+        f"{counted(len(staged.tables), 'table')}, {counted(len(findings), 'finding')}"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.clocks import MISSING, exact
-from neurostore.errors import Finding, Severity, UsageError
+from neurostore.errors import Finding, Severity, UsageError, counted
 from neurostore.schemas._contract import ColumnSpec, Contract, Rule, contract
 from neurostore.schemas._layout import layout
 from neurostore.schemas._table import Table, Values
@@ -203,7 +203,7 @@ def _message(
 ) -> str:
     said = _SAID.get(rule, rule)
     return (
-        f"{table}: {column!r} is not {said} in {count:,} rows, first at row {row}: "
+        f"{table}: {column!r} is not {said} in {counted(count, 'row')}, first at row {row}: "
         f"found {found}, expected {expected}"
     )
 

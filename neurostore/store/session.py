@@ -398,7 +398,8 @@ class Session:
         """Every table of one row each as a `pandas.DataFrame`; spikes with unit ids."""
         return {name: self._pandas(name) for name in self.tables if name[:9] != "activity/"}
 
-    def _pandas(self, name: str) -> pd.DataFrame:
+    def _pandas(self, name: str, *, wide: bool = True) -> pd.DataFrame:
+        """A table as a frame; columns of two dimensions are spread out if `wide`, or left out."""
         import pandas as pd
 
         dataset = self[name]
@@ -411,7 +412,7 @@ class Session:
         for key, variable in dataset.variables.items():
             if variable.dims == (main,):
                 columns[str(key)] = _pandas_ready(variable.values)
-            elif variable.ndim == 2 and variable.dims[0] == main:
+            elif wide and variable.ndim == 2 and variable.dims[0] == main:
                 names = dataset.coords.get(str(variable.dims[1]))
                 labels = range(variable.shape[1]) if names is None else names.values
                 columns |= {

@@ -263,7 +263,7 @@ def _reopen(url: str, snapshot: str, pinned: bool) -> Store:
 
 
 def _unit_frame(session: Session) -> pd.DataFrame:
-    table = session._pandas("units")
+    table = session._pandas("units", wide=False)
     seconds = _observed_by_unit(session, len(table))
     table.insert(0, "session", session.id)
     table.insert(1, "dataset", session.dataset)

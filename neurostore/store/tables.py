@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurostore.clocks import MISSING, REACH, Clock, as_seconds, exact
-from neurostore.errors import UsageError
+from neurostore.errors import UsageError, counted
 from neurostore.schemas import JSON, Column, Finding, Severity, Table, Values, contract
 from neurostore.store import _columns
 from neurostore.store._columns import same_length, strings, text
@@ -133,7 +133,7 @@ def spikes(ragged: Ragged, span: Span) -> Table:
     time, unit = _by_time(keys, ragged, units)
     same = int(np.count_nonzero((time[1:] == time[:-1]) & (unit[1:] == unit[:-1])))
     if same:
-        message = f"{same:,} spikes share unit and tick with another one"
+        message = f"unit and tick shared with another one by {counted(same, 'spike')}"
         findings.append(_finding("spikes", "time", "twice", message, "suggestion", count=same))
     rows = unit.astype(np.uint16 if units <= 1 << 16 else np.uint32)
     block, where = blocks(time, span.clock)
@@ -190,7 +190,7 @@ def _out_of_range(ragged: Ragged, far: NDArray[np.bool_], findings: list[Finding
     message = (
         f"spike {row - int(ragged.starts[unit])} of unit {ragged.ids[unit]!r} is at "
         f"{ragged.times[row]:g} s, more than {REACH:g} s from the median time of the session"
-        f"{more}; mend the clock of the source"
+        f"{more}; are the times in seconds? Mend the clock of the source"
     )
     found = _finding("spikes", "time", "range", message, "critical", row=row, count=count)
     columns = {"time": Column(("spike",), np.zeros(0, dtype=np.int64), {"units": "tick"})}
@@ -209,7 +209,7 @@ def finite(ragged: Ragged) -> tuple[Ragged, list[Finding]]:
     count = int(np.count_nonzero(~good))
     row = int(np.argmin(good))
     where = _unit_of(ragged, row)
-    message = f"{count:,} spike times are not finite (first in unit {where}): left out"
+    message = f"{counted(count, 'spike time')} not finite (first in unit {where}): left out"
     kept = np.concatenate([[0], np.cumsum(good)])[ragged.stops]
     found = _finding("spikes", "time", "finite", message, row=row, count=count)
     return Ragged(ragged.ids, ragged.times[good], kept), [found]
@@ -223,7 +223,7 @@ def _backward(ragged: Ragged) -> list[Finding]:
         return []
     row, count = int(np.argmax(backward)), int(np.count_nonzero(backward))
     message = (
-        f"{count:,} spike times lie before the one ahead of them (first in unit "
+        f"{counted(count, 'spike time')} before the one ahead (first in unit "
         f"{_unit_of(ragged, row)}): sorted"
     )
     return [_finding("spikes", "time", "sorted", message, row=row, count=count)]
@@ -463,13 +463,13 @@ def _time_findings(
     missing = ticks == MISSING
     if missing.any():
         row, count = int(np.argmax(missing)), int(np.count_nonzero(missing))
-        message = f"{count:,} time stamps are missing (first at row {row}): not valid"
+        message = f"{counted(count, 'time stamp')} missing (first at row {row}): not valid"
         findings.append(_finding(where, "time", "missing", message, row=row, count=count))
     rows = np.flatnonzero(usable)
     backward = np.flatnonzero(ticks[rows[1:]] < ticks[rows[:-1]])
     if len(backward):
         row, count = int(rows[backward[0] + 1]), len(backward)
-        message = f"{count:,} time stamps lie before the one ahead of them (first {row}): sorted"
+        message = f"{counted(count, 'time stamp')} before the one ahead (first {row}): sorted"
         findings.append(_finding(where, "time", "sorted", message, row=row, count=count))
     return findings
 
@@ -487,7 +487,8 @@ def _range_findings(
     row, count = int(np.argmax(far)), int(np.count_nonzero(far))
     found = f"{float(span.clock.seconds(ticks[row : row + 1])[0]):.9g} s"
     message = (
-        f"{column!r} is out of range in {count:,} rows, first at row {row}: {found}; not valid"
+        f"{column!r} is out of range in {counted(count, 'row')}, first at row {row}: "
+        f"{found}; not valid"
     )
     expected = f"within {REACH:g} s of {span.middle:.6g} s"
     return [
@@ -501,5 +502,6 @@ def _missing(where: str, valid: NDArray[np.bool_]) -> list[Finding]:
     if valid.all():
         return []
     row, count = int(np.argmin(valid)), int(np.count_nonzero(~valid))
-    message = f"start or stop is missing or out of range in {count:,} rows (first {row}): not valid"
+    where_it_is = f"{counted(count, 'row')} (first {row})"
+    message = f"start or stop is missing or out of range in {where_it_is}: not valid"
     return [_finding(where, "valid", "missing", message, row=row, count=count)]
