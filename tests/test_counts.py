@@ -280,9 +280,15 @@ def test_a_psth_is_the_counts_around_every_event(rate: str) -> None:
     expected = [reference({"u1": ticks["u1"]}, [t + e for e in shape])[0] for t in at]
     assert found["count"].values.tolist() == expected
     assert found.attrs["missing"] == 1
-    rates = np.array(expected) / 0.02
-    np.testing.assert_allclose(found["rate_hz"], rates.mean(axis=0))
-    np.testing.assert_allclose(found["sem"], rates.std(axis=0, ddof=1) / np.sqrt(60))
+    first, last = (pick(pick(times) for times in ticks.values()) for pick in (min, max))
+    seen = [
+        [t + a >= first and t + b <= last + 1 for a, b in itertools.pairwise(shape)] for t in at
+    ]
+    assert found["observed"].values.tolist() == seen
+    rates = np.where(seen, np.array(expected) / 0.02, np.nan)
+    np.testing.assert_allclose(found["rate_hz"], np.nanmean(rates, axis=0))
+    spread = np.nanstd(rates, axis=0, ddof=1) / np.sqrt(np.sum(seen, axis=0))
+    np.testing.assert_allclose(found["sem"], spread)
     centres = (np.array(shape[:-1]) + np.array(shape[1:])) / 2 / float(Fraction(rate))
     np.testing.assert_allclose(found["time"], centres, atol=1e-12)
 

@@ -248,3 +248,41 @@ def test_a_series_without_a_valid_sample_gives_the_session_no_extent():
         tx.put(made)
     session = store.session("d/s")
     assert (session.start, session.stop) == (0.0, pytest.approx(0.9, abs=1e-4))
+
+
+def gapped(by_unit: bool) -> neurostore.Session:
+    store = neurostore.create(f"memory://test-gapped-{by_unit}")
+    with store.transaction("gapped") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({"a": np.arange(0.05, 10, 0.1), "b": np.arange(0.05, 4, 0.1)})
+        if by_unit:
+            made.add_observed([0, 6, 0], [4, 10, 4], unit=[0, 0, 1])
+        else:
+            made.add_observed([0, 4, 6], [4, 5, 10])  # two pieces touch
+        tx.put(made)
+    return store.session("d/s")
+
+
+def test_a_bin_in_no_observed_time_is_marked_and_never_averaged_as_zero():
+    session = gapped(by_unit=False)
+    seen = session.counts(0, 11, 1)["observed"]
+    assert seen.dims == ("bin",)
+    assert seen.values.tolist() == [True] * 5 + [False] + [True] * 4 + [False]
+    table = session.psth("a", [3.5, 4.5, 50.0], (-1, 2), 0.5)
+    assert table["observed"].values.sum(axis=1).tolist() == [5, 4, 0]
+    np.testing.assert_allclose(table["rate_hz"], [10, 10, 10, 10, 10, 10])
+    nowhere = session.psth("a", [4.9], (-1, 0.5), 0.5)["rate_hz"].values
+    assert nowhere[:2].tolist() == [10.0, 10.0]
+    assert np.isnan(nowhere[2])
+    with pytest.raises(neurostore.UsageError, match="observed"):
+        session.psth("a", [50.0])
+    assert session.slice(0, 2).counts(0, 3, 1)["observed"].values.tolist() == [True, True, False]
+
+
+def test_observed_time_that_differs_by_unit_is_marked_by_unit():
+    session = gapped(by_unit=True)
+    seen = session.counts(3, 7, 1, units=["b", "a"])["observed"]
+    assert seen.dims == ("unit", "bin")
+    assert seen.values.tolist() == [[True, False, False, False], [True, False, False, True]]
+    with pytest.raises(neurostore.UsageError, match="observed"):
+        session.psth("b", [3.5], (0, 2), 1)

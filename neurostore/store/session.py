@@ -229,7 +229,8 @@ class Session:
         Returns
         -------
         xarray.DataArray
-            With the coordinates `unit` (ids) and `time` (start of every bin, seconds).
+            With the coordinates `unit` (ids), `time` (start of every bin, seconds) and `observed`:
+            whether the whole bin is observed time, (bin) or, where that differs, (unit, bin).
         """
         import xarray as xr
 
@@ -240,6 +241,7 @@ class Session:
         coords = {
             "unit": ids[rows].astype(object),
             "time": ("bin", self.clock.seconds(edges[:-1]), {"units": "s"}),
+            "observed": self._observed_bins(rows, edges),
         }
         return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(exact(bin))})
 
@@ -264,8 +266,9 @@ class Session:
         Returns
         -------
         xarray.Dataset
-            count (trial, bin) int32, rate_hz (bin), sem (bin) of the rate, time (bin): centres in
-            seconds from the event, event (trial): event times.
+            count (trial, bin) int32 and whether the whole bin is observed time (trial, bin);
+            rate_hz (bin) and its sem (bin) over the observed ones, NaN where there is none; time
+            (bin): centres in seconds from the event, event (trial): event times.
         """
         import xarray as xr
 
@@ -281,14 +284,17 @@ class Session:
             raise UsageError(f"The window {window} s holds no whole bin of {bin} s.")
         at = ticks[there][:, None] + edges[None, :]
         count = np.diff(np.searchsorted(self._unit_ticks(unit), at, side="left"), axis=1)
-        rates = count / float(exact(bin))
-        spread = rates.std(axis=0, ddof=1) if len(rates) > 1 else np.full(rates.shape[1], np.nan)
+        seen = _covered(self._observed(int(self._unit_rows([unit])[0])), at)
+        if not seen.any():
+            raise UsageError(f"No bin around any of the {len(at)} events lies in observed time.")
+        rate, sem = _mean_and_sem(count / float(exact(bin)), seen)
         seconds = self.clock.seconds(edges)
         return xr.Dataset(
             {
                 "count": (("trial", "bin"), count.astype(np.int32)),
-                "rate_hz": ("bin", rates.mean(axis=0), {"units": "Hz"}),
-                "sem": ("bin", spread / np.sqrt(len(rates)), {"units": "Hz"}),
+                "observed": (("trial", "bin"), seen),
+                "rate_hz": ("bin", rate, {"units": "Hz"}),
+                "sem": ("bin", sem, {"units": "Hz"}),
             },
             {
                 "time": ("bin", (seconds[:-1] + seconds[1:]) / 2, {"units": "s"}),
@@ -311,6 +317,36 @@ class Session:
             if str(name) not in rows:
                 raise NotFoundError("unit", str(name), rows, self.id)
         return np.array([rows[str(name)] for name in units], dtype=np.int64)
+
+    @cached_property
+    def _observed_table(self) -> dict[str, NDArray[Any]]:
+        if "intervals/observed" not in self.tables:
+            whole = {"start": np.array([-(2**62)]), "stop": np.array([2**62])}
+            return {name: value.astype(np.int64) for name, value in whole.items()}
+        columns = self.stored("intervals/observed").columns
+        return {name: np.asarray(column.values[:]) for name, column in columns.items()}
+
+    def _observed(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and stops in ticks of the observed time of one unit, joined where they touch."""
+        table = self._observed_table
+        mine = table["unit"] == row if "unit" in table else slice(None)
+        low, high = self._all_ticks()
+        start, stop = (
+            np.clip(table["start"][mine], low, high),
+            np.clip(table["stop"][mine], low, high),
+        )
+        order = np.argsort(start, kind="stable")
+        start, stop = start[order], stop[order]
+        apart = start[1:] > stop[:-1]
+        return start[np.r_[True, apart][: len(start)]], stop[np.r_[apart, True][: len(stop)]]
+
+    def _observed_bins(
+        self, rows: NDArray[np.int64], edges: NDArray[np.int64]
+    ) -> tuple[str | tuple[str, str], NDArray[np.bool_]]:
+        if "unit" not in self._observed_table:
+            return "bin", _covered(self._observed(-1), edges)
+        seen = [_covered(self._observed(int(row)), edges) for row in rows]
+        return ("unit", "bin"), np.array(seen, dtype=bool).reshape(len(rows), len(edges) - 1)
 
     @cached_property
     def _spikes(self) -> Table:
@@ -503,6 +539,28 @@ class Group(Mapping[str, "xr.Dataset"]):
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {self.session.id}: {', '.join(self._names()) or 'none'}>"
+
+
+def _covered(
+    observed: tuple[NDArray[np.int64], NDArray[np.int64]], edges: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether each bin between edges (..., bin + 1) lies in one of the intervals, (..., bin)."""
+    start, stop = observed
+    if not len(start):
+        return np.zeros((*edges.shape[:-1], edges.shape[-1] - 1), dtype=bool)
+    which = np.searchsorted(start, edges[..., :-1], side="right") - 1
+    return (which >= 0) & (stop[np.maximum(which, 0)] >= edges[..., 1:])
+
+
+def _mean_and_sem(
+    values: NDArray[np.float64], seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and its standard error over the first axis where seen; NaN where that is not defined."""
+    n = seen.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(seen, values, 0.0).sum(axis=0) / n
+        square = np.where(seen, (values - mean) ** 2, 0.0).sum(axis=0)
+        return mean, np.sqrt(square / np.where(n > 1, n - 1, np.nan) / n)
 
 
 def _reopen(store: Store, id: str, bounds: tuple[int, int] | None) -> Session:
