@@ -1,7 +1,5 @@
 """``python -m neurostore``: the commands."""
 
-import sys
+from neurostore.cli import run
 
-from neurostore.cli import main
-
-sys.exit(main())
+run()

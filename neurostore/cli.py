@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -168,12 +169,14 @@ def validate(
         json: Print the findings as JSON.
     """
     store = neurostore.open(url, at)
+    ok = "holds its contracts, unchanged since its commit; {} kept with it"
     found = _with_progress(store, list(sessions) or list(store.sessions()["id"]))
     if json:
         _print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
     else:
         for id, findings in found.items():
-            _say(f"{id}: {counted(len(findings), 'finding') if findings else 'ok'}")
+            kept = counted(len(store.session(id).findings), "finding") if not findings else ""
+            _say(f"{id}: {counted(len(findings), 'finding') if findings else ok.format(kept)}")
             for finding in findings:
                 _say(f"    {finding}")
     return REFUSED if any(found.values()) else DONE
@@ -279,6 +282,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("neurostore: stopped; nothing of this command was committed.", error=True)
         return 130
+
+
+def run() -> None:
+    """The console script: ends at once, for a thread of the storage engine may not end well."""
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else USAGE
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 # ---- printing

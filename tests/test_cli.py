@@ -175,3 +175,17 @@ def test_the_command_line_loads_nothing_heavy_before_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_wrong_query_names_the_column_or_the_quotes(capsys, lab):
+    assert "Did you mean 'n_units'?" in run(capsys, "sessions", lab, "--where", "n_unit > 3")[2]
+    assert "single quotes" in run(capsys, "units", lab, "--where", "region = hippocampus")[2]
+
+
+def test_ingest_without_a_file_is_wrong_usage(capsys, lab):
+    assert run(capsys, "ingest", lab)[0] == 2
+
+
+def test_a_tag_is_held_to_its_own_words(capsys, lab):
+    for name in ("my tag", "..", "a/b", "main", ""):
+        assert run(capsys, "tag", lab, name)[0] == 2

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import neurostore
+
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
 
 
@@ -64,3 +66,26 @@ def test_w_maze_frozen_tracking_is_masked_and_said(page, data):
     found = [one for one in session.findings if one.check == "w-maze/frozen_tracking"]
     assert len(found) == 1
     assert found[0].count == (~valid).sum()
+
+
+@pytest.mark.realdata
+def test_the_reader_of_the_page_is_ingested_once(page, data):
+    folder = data("hippocampus_nelpy") / "w-maze"
+    store = neurostore.create("memory://w-maze-reader")
+    for status in ("written", "unchanged"):
+        report = neurostore.ingest(store, [page["WMaze"](folder)])
+        assert [one.status for one in report.outcomes] == [status]
+    assert store.session("w-maze/w1").attrs["source"]["reader"] == "w-maze"
+
+
+def test_a_table_is_added_as_the_page_says():
+    store = neurostore.create("memory://add-pupil")
+    with store.transaction("spikes") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({"u": np.arange(100) / 10})
+        tx.put(made)
+    diameter = np.where(np.arange(50) % 10 == 3, np.nan, 1.5)
+    session = code("add-to-a-session.md")["add_pupil"](store, "d/s", diameter, np.arange(50) / 5)
+    pupil = session.behaviour["pupil"]
+    assert pupil["valid"].values.sum() == 45
+    np.testing.assert_allclose(pupil["time"].values, np.arange(50) / 5)

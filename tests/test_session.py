@@ -286,3 +286,63 @@ def test_observed_time_that_differs_by_unit_is_marked_by_unit():
     assert seen.values.tolist() == [[True, False, False, False], [True, False, False, True]]
     with pytest.raises(neurostore.UsageError, match="observed"):
         session.psth("b", [3.5], (0, 2), 1)
+
+
+def test_a_slice_without_rows_of_a_table_still_crosses_over(session):
+    part = session.slice(50.0, 51.0)  # no trial, no position, no presentation there
+    frames = part.to_pandas()
+    assert len(frames["intervals/trials"]) == 0
+    assert len(frames["behaviour/position"]) == 0
+    assert part.to_xarray()["presentations/movie"].sizes["presentation"] == 0
+    pytest.importorskip("pynapple")
+    assert len(part.to_pynapple()["position"]) == 0
+
+
+def test_rows_that_overlap_are_not_joined_for_pynapple():
+    pytest.importorskip("pynapple")
+    store = neurostore.create("memory://test-overlap")
+    with store.transaction("overlap") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({"u": [0.5, 5.0]})
+        made.add_intervals("apart", [0.0, 2.0], [1.0, 3.0], choice=[1, -1])
+        made.add_intervals("over", [0.0, 0.5, 2.0], [1.0, 1.5, 3.0], choice=[1, -1, 0])
+        tx.put(made)
+    made = store.session("d/s").to_pynapple()
+    assert list(made["apart"]["choice"]) == [1, -1]
+    assert made["over"]["choice"].tolist() == [1, -1, 0]
+
+
+def test_a_table_on_another_clock_or_of_another_kind_is_refused(store, session):
+    tables = neurostore.tables
+    other = tables.Span(neurostore.Clock(1000))
+    for table, why in [
+        (tables.behaviour("pupil", [1.0, 2.0], other, time=[1.0, 2.0], units="mm"), "span"),
+        (session.behaviour["wheel"], "neurostore.tables"),
+    ]:
+        with (
+            pytest.raises(neurostore.UsageError, match=why),
+            store.transaction("pupil") as tx,
+        ):
+            tx.update("d/s1", table)
+    assert "behaviour/pupil" not in store.refresh().session("d/s1").tables
+
+
+def _count(session: neurostore.Session, sent: multiprocessing.Queue) -> None:
+    try:
+        sent.put(int(session.counts(0, 1, 0.1).sum()))
+    except neurostore.UsageError as error:
+        sent.put(str(error))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_how_workers_start_and_does_not_hang(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("one") as tx:
+        tx.put(builder())
+    context = multiprocessing.get_context("fork")
+    sent = context.SimpleQueue()
+    process = context.Process(target=_count, args=(store.session("d/s1"), sent))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    assert "spawn" in sent.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from neurostore.errors import (
     NeurostoreError,
     RefusedError,
     StoreError,
+    UsageError,
     counted,
 )
 from neurostore.schemas import JSON, Finding, contract
 from neurostore.store import SessionBuilder, Source, StagedSession, Store, Transaction, check
 
+_log = logging.getLogger("neurostore")
 Status: TypeAlias = Literal["written", "replaced", "unchanged", "refused"]
 
 
@@ -106,6 +109,8 @@ class IngestReport:
 def reader_for(path: str | Path, dataset: str | None = None) -> Reader:
     """The reader for a file, by its suffix; dataset is the name of its folder unless given."""
     file = Path(path).absolute()
+    if file.is_dir() and file.suffix.lower() != ".nwb":
+        raise RefusedError(f"{file} is a folder; name the files in it: {file.name}/*.nwb.")
     if file.suffix.lower() == ".nwb":
         from neurostore.ingest.nwb import NWB
 
@@ -148,7 +153,11 @@ def run(
     progress : bool, optional
         Show a progress bar on stderr; by default where that is a terminal.
     """
+    if not isinstance(store, Store):
+        raise UsageError(f"ingest takes an open store first: neurostore.open({store!r}).")
     sources = [files] if isinstance(files, (str, Path)) else list(files)
+    if not sources:
+        raise UsageError("ingest needs at least one file or reader.")
     said = message or f"ingest {counted(len(sources), 'file')}"
     transaction = store.transaction(said, codecs=codecs)
     taken: dict[str, str] = {}
@@ -185,6 +194,9 @@ def _source(
     except NeurostoreError as error:
         yield _refused(name, "", error)
         return
+    except Exception as error:
+        yield _refused(name, "", _failed(name, error))
+        return
     for session in sessions:
         try:
             yield _session(store, transaction, reader, session, dry_run, taken)
@@ -192,6 +204,8 @@ def _source(
             raise
         except NeurostoreError as error:
             yield _refused(name, session, error)
+        except Exception as error:
+            yield _refused(name, session, _failed(name, error))
 
 
 def _session(
@@ -240,6 +254,14 @@ def _line(staged: StagedSession, findings: Sequence[Finding]) -> str:
 def _refused(file: str, session: str, error: NeurostoreError) -> Outcome:
     findings = list(error.findings) if isinstance(error, RefusedError) else []
     return Outcome(file, session, "refused", error.line, {}, findings)
+
+
+def _failed(name: str, error: Exception) -> RefusedError:
+    """Whatever a reader raises, as the refusal of its source; the error itself is the cause."""
+    _log.debug("the reader of %s failed", name, exc_info=error)
+    return RefusedError(
+        f"{name}: its reader failed: {type(error).__name__}: {error}".split("\n")[0]
+    )
 
 
 def _before(store: Store, id: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from neurostore.clocks import Clock
 from neurostore.errors import JSON, Finding
 from neurostore.schemas._contract import contract
 
@@ -52,6 +53,8 @@ class Table:
         ``"behaviour/v1"``.
     findings : tuple of Finding
         What was met, and mended, while the table was made.
+    clock : Clock, optional
+        What its ticks count, where it has ticks; a session of another clock refuses it.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Table:
     columns: Mapping[str, Column]
     attrs: Mapping[str, JSON] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    clock: Clock | None = None
 
     @property
     def rows(self) -> int:
@@ -107,6 +111,10 @@ def _lazily(values: Values) -> Any:
         dtype = np.dtype(values.dtype)
 
         def __getitem__(self, key: Any) -> Any:
+            if isinstance(key, indexing.OuterIndexer):  # xarray cannot split an empty selection
+                none = (isinstance(k, np.ndarray) and not k.size for k in key.tuple)
+                pairs = zip(key.tuple, none, strict=True)
+                key = indexing.OuterIndexer(tuple(slice(0, 0) if n else k for k, n in pairs))
             basic = indexing.IndexingSupport.BASIC
             return indexing.explicit_indexing_adapter(
                 key, self.shape, basic, lambda key: np.asarray(values[key])

@@ -7,10 +7,12 @@ found is then told from one that is not there.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,6 +224,16 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table.to_pandas()
 
 
+def _way_out(said: str, columns: list[str]) -> str:
+    """The first line of a duckdb error, with the nearest column or how text is quoted."""
+    line, unknown = said.strip().splitlines()[0].rstrip("!. "), re.search(r'column "([^"]+)"', said)
+    if unknown is None:
+        return f"{line}. Columns: {', '.join(columns)}."
+    near = difflib.get_close_matches(unknown[1], columns, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "Text goes in single quotes."
+    return f"there is no column {unknown[1]!r}. {hint} Columns: {', '.join(columns)}."
+
+
 def _schema(columns: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
@@ -253,9 +265,8 @@ def query(table: pd.DataFrame, where: str | None, what: str) -> pd.DataFrame:
         chosen = connection.from_df(table.assign(_row=np.arange(len(table)))).filter(where)
         kept = chosen.project("_row").fetchnumpy()["_row"]
     except duckdb.Error as error:
-        said = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"where={where!r} over {what} cannot be run: {said}. Columns: {', '.join(table)}."
+            f"where={where!r} over {what} cannot be run: {_way_out(str(error), list(table))}"
         ) from error
     finally:
         connection.close()

@@ -24,10 +24,20 @@ def convert(session: Session, nap: ModuleType) -> dict[str, Any]:
         )
         time, value = dataset["time"].values[valid], dataset["value"].values[valid]
         made[name] = nap.Tsd(time, value) if value.ndim == 1 else _frame(nap, dataset, time, value)
-    for name, dataset in session.intervals.items():
-        valid = dataset["valid"].values
-        made[name] = nap.IntervalSet(dataset["start"].values[valid], dataset["stop"].values[valid])
+    for name in session.intervals:
+        made[name] = _intervals(session, name, nap)
     return made
+
+
+def _intervals(session: Session, name: str, nap: ModuleType) -> Any:
+    """Valid rows with their columns as metadata; a frame where rows meet, which pynapple joins."""
+    frame = session.to_pandas()[f"intervals/{name}"]
+    frame = frame[frame["valid"]].sort_values("start", ignore_index=True)
+    start, stop = frame["start"].to_numpy(), frame["stop"].to_numpy()
+    if (start[1:] <= stop[:-1]).any() or (stop <= start).any():
+        return frame
+    more = frame.drop(columns=["start", "stop", "valid"])
+    return nap.IntervalSet(start, stop, metadata=more if len(more.columns) else None)
 
 
 def _support(session: Session, nap: ModuleType) -> Any:

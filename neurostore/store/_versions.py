@@ -22,7 +22,7 @@ import icechunk
 from zarr.storage import WrapperStore
 
 from neurostore.errors import ConflictError, DamagedError, NotFoundError, StoreError, UsageError
-from neurostore.store import layout
+from neurostore.store import _fork, layout
 from neurostore.store._damage import WAY_OUT, said, wrap
 from neurostore.store.urls import Place
 
@@ -188,6 +188,7 @@ class IcechunkVersions:
 
         A folder is built beside the place and renamed: the rename decides between two creators.
         """
+        _fork.opened()
         if place.kind == "memory":
             entry = (icechunk.in_memory_storage(), threading.Lock())
             if cls._memory.setdefault(place.path, entry) is not entry:
@@ -219,6 +220,7 @@ class IcechunkVersions:
         NotFoundError, StoreError
             Where there is none, or it cannot be opened.
         """
+        _fork.opened()
         if place.kind == "memory":
             if place.path not in cls._memory:
                 raise NotFoundError("store", place.url, [f"memory://{n}" for n in cls._memory])

@@ -27,7 +27,7 @@ from zarr.core.sync import sync
 
 from neurostore.errors import DamagedError, StoreError, UsageError
 from neurostore.schemas import JSON, Column, Table, Values, contract
-from neurostore.store import _damage
+from neurostore.store import _damage, _fork
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -236,6 +236,7 @@ def _put_document(
 
 def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
     """The zarr.json of a node, None where there is none."""
+    _fork.check()
     key = f"{path}/zarr.json".lstrip("/")
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
@@ -257,6 +258,7 @@ def children(store: ZarrStore, path: str) -> list[str]:
     async def collect() -> list[str]:
         return [name async for name in store.list_dir(path)]
 
+    _fork.check()
     try:
         return sorted(name for name in sync(collect()) if name != "zarr.json")
     except Exception as error:
@@ -308,6 +310,7 @@ class StoredArray:
         return len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
+        _fork.check()
         try:
             return np.asarray(self._array().oindex[key])
         except (StoreError, IndexError):

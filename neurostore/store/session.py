@@ -18,6 +18,7 @@ from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
 from neurostore.store import layout
 from neurostore.store.layout import Seconds, StoredArray
+from neurostore.store.tables import Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,12 @@ class Session:
         """Its clock: ticks per second and the date-time of tick 0."""
         said = self.attrs["clock"]
         return Clock(exact(said["rate"]), said["origin"])
+
+    @property
+    def span(self) -> Span:
+        """Its clock and range, for a new table (see `neurostore.tables`, `Transaction.update`)."""
+        middle = (self.start + self.stop) / 2 if self.attrs["row"]["start"] is not None else 0.0
+        return Span(self.clock, middle=middle)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -460,7 +467,8 @@ class Session:
         """The session as pynapple objects, by table name.
 
         ``units`` → TsGroup with the columns as metadata, behaviour → Tsd or TsdFrame, intervals →
-        IntervalSet (valid rows). Observed time is the time support.
+        IntervalSet (valid rows) with their columns as metadata. Rows that touch or overlap, which
+        pynapple would join, stay a frame. Observed time is the time support.
         """
         try:
             import pynapple as nap

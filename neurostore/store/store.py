@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -217,8 +218,11 @@ class Store:
 
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
-        if not name or "/" in name or name == "main":
-            raise UsageError(f"A tag needs a name without '/', and not 'main'; found {name!r}.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "main":
+            raise UsageError(
+                "A tag is named in letters, digits, dots and dashes, and not 'main'; found "
+                f"{name!r}."
+            )
         self._versions.tag(name, self.snapshot)
 
     def at(self, ref: str) -> Store:

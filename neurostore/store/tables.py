@@ -20,6 +20,18 @@ from neurostore.schemas import JSON, Column, Finding, Severity, Table, Values, c
 from neurostore.store import _columns
 from neurostore.store._columns import same_length, strings, text
 
+__all__ = [
+    "Ragged",
+    "Span",
+    "activity",
+    "behaviour",
+    "electrodes",
+    "intervals",
+    "observed",
+    "spikes",
+    "units",
+]
+
 _PIECE = 1 << 20
 
 
@@ -142,7 +154,7 @@ def spikes(ragged: Ragged, span: Span) -> Table:
         "unit": Column(("spike",), rows),
         "block": Column(("block",), block, {"units": "1"}),
     }
-    return Table("spikes", "spikes/v1", columns, {"block": where}, tuple(findings))
+    return Table("spikes", "spikes/v1", columns, {"block": where}, tuple(findings), span.clock)
 
 
 def _by_time(
@@ -302,7 +314,7 @@ def behaviour(
         if len(channels) != width:
             raise UsageError(f"{where}: {len(channels)} names for {width} channels.")
         columns["channel"] = Column(("channel",), strings(channels))
-    return Table(where, f"{kind}/v1", columns, attrs, tuple(findings))
+    return Table(where, f"{kind}/v1", columns, attrs, tuple(findings), span.clock)
 
 
 def _regular(
@@ -380,7 +392,8 @@ def intervals(
     about = dict(attrs or {})
     if description := text(description, f"{where}: the description"):
         about["description"] = description
-    return Table(where, f"{kind}/v1", made, about, (*_missing(where, valid), *found))
+    found = [*_missing(where, valid), *found]
+    return Table(where, f"{kind}/v1", made, about, tuple(found), span.clock)
 
 
 def events(columns: Mapping[str, object], where: str) -> dict[str, NDArray[np.float64]]:
@@ -425,7 +438,8 @@ def observed(
         lost = len(first) - len(merged)
         message = f"{lost:,} observed intervals overlapped another one: merged"
         findings.append(_finding(where, "start", "merged", message, count=lost))
-    return Table(where, "intervals/v1", made, {"assumed": bool(assumed)}, tuple(findings))
+    attrs: dict[str, JSON] = {"assumed": bool(assumed)}
+    return Table(where, "intervals/v1", made, attrs, tuple(findings), span.clock)
 
 
 def _unit_rows(unit: ArrayLike, rows: int) -> NDArray[np.uint32]:

@@ -83,6 +83,8 @@ class Transaction:
             Where there is one of this id and `replace` is not said.
         """
         made: Staged = staged.build() if isinstance(staged, SessionBuilder) else staged
+        if not hasattr(made, "tables") or not hasattr(made, "path"):
+            raise UsageError(f"put takes a SessionBuilder, found {type(staged).__name__}.")
         path = made.path
         before = self._touch(made.id, path)
         if before is not None and not replace:
@@ -110,10 +112,23 @@ class Transaction:
         return findings
 
     def update(self, session: str, table: Table) -> None:
-        """Add or replace one table of a session (see `neurostore.tables`).
+        """Add or replace one table of a session.
 
         Links are checked over all updates of the transaction, when it commits.
+
+        Parameters
+        ----------
+        session : str
+            Its id.
+        table : Table
+            Made by a function of `neurostore.tables` on the session's own `span`:
+            ``tables.behaviour("pupil", value, session.span, time=seconds, units="mm")``.
         """
+        if not isinstance(table, Table):
+            raise UsageError(
+                f"update takes a Table made by neurostore.tables, found {type(table).__name__}: "
+                "tables.behaviour(name, value, session.span, time=..., units=...)."
+            )
         if self._touch(session, layout.session_path(session)) is None:
             known = [str(row["id"]) for row in self._store.rows]
             raise NotFoundError("session", session, known, self._store.url)
@@ -187,7 +202,8 @@ class Transaction:
             raise NotFoundError("session", id, [])
         rest = dict(attrs)
         rest.pop("row")
-        entries: dict[str, Any] = dict(row["tables"])
+        clock, entries = _clock_of(rest), dict(row["tables"])
+        _refuse_other_clocks(id, clock, updates)
         stored = {
             name: layout.read_table(self._draft.store, path, name, entries[name])
             for name in entries.keys() - updates.keys()
@@ -200,7 +216,6 @@ class Transaction:
         writer = self._draft.below(path)
         for name in updates.keys() & entries.keys():
             sync(writer.delete_dir(f"{path}/{layout.table_path(name)}"))
-        clock = _clock_of(rest)
         entries |= self._write_tables(writer, path, updates, clock)
         rest["findings"] = [
             *(one for one in rest["findings"] if one["table"] not in updates),
@@ -271,9 +286,18 @@ class Transaction:
                 )
                 break
         return ConflictError(
-            f"{what} by {who} after this transaction began at {self._began}. Nothing was "
-            "written; store.refresh(), look at it, and repeat the transaction."
+            f"{what} by {who} after {self._began}, the snapshot this store shows; two edits of one "
+            "session conflict. Nothing was written: store.refresh(), look, and repeat it."
         )
+
+
+def _refuse_other_clocks(id: str, clock: Clock, updates: Mapping[str, Table]) -> None:
+    for name, table in updates.items():
+        if table.clock is not None and table.clock.rate != clock.rate:
+            raise UsageError(
+                f"{name} counts {float(table.clock.rate):g} ticks a second, {id} "
+                f"{float(clock.rate):g}. Make it on the span of the session: session.span."
+            )
 
 
 def _changed_tables(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
