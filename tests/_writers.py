@@ -34,10 +34,10 @@ def session(id: str, seed: int = 0, spikes: int = 2000) -> neurostore.SessionBui
     return builder
 
 
-def wheel(seed: int, name: str = "wheel") -> neurostore.Table:
-    """Another table `behaviour/<name>` for such a session."""
+def wheel(seed: int, name: str = "wheel", span: Span | None = None) -> neurostore.Table:
+    """Another table `behaviour/<name>` for such a session, which counts microseconds."""
     value = np.random.default_rng(seed).normal(size=400)
-    return tables.behaviour(name, value, Span(Clock()), start=0, rate=5, units="rad")
+    return tables.behaviour(name, value, span or Span(Clock()), start=0, rate=5, units="rad")
 
 
 def together(*tasks: tuple[Any, ...], seconds: float = 120) -> list[Any]:
@@ -158,7 +158,7 @@ def ingest_and_edit(end: Connection, url: str, files: Sequence[Path]) -> None:
     neurostore.ingest(store, files, dataset="maze")
     end.send("update")
     with store.transaction("update") as tx:
-        tx.update("maze/s1", wheel(1, "second"))
+        tx.update("maze/s1", wheel(1, "second", store.session("maze/s1").span))
     end.send("put")
     with store.transaction("put") as tx:
         tx.put(session("more/s1"))
