@@ -157,3 +157,17 @@ def test_a_session_that_the_catalogue_names_but_is_not_found_is_damage(url, tmp_
     cached.write_text(json.dumps(neurostore.open(url).rows))  # read before it was lost
     with pytest.raises(DamagedError, match="lab/b stands in the catalogue but is not found"):
         store.session("lab/b")
+
+
+@pytest.mark.parametrize("method", ["get", "list_dir"])
+def test_a_panic_of_the_engine_is_one_clear_error(monkeypatch, method):
+    class PanicException(BaseException):
+        """As native code raises it: no `Exception`."""
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("index out of bounds")
+
+    store = neurostore.create(f"memory://panic-{method}")
+    monkeypatch.setattr(type(store.zarr), method, panic)
+    with pytest.raises(neurostore.StoreError, match="PanicException"):
+        store.session("d/s")

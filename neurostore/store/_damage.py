@@ -48,7 +48,8 @@ class _Found:
             buffer: Buffer | None = await self.getter.get(prototype, byte_range)
         except StoreError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            pass_on(error)
             raise wrap(self.where, error) from error
         if buffer is None:
             raise DamagedError(f"Chunk {self.where} is not found. {WAY_OUT}")
@@ -73,7 +74,8 @@ class DamagePipeline(BatchedCodecPipeline):
             await super().read_batch(wrapped, out, drop_axes)
         except StoreError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            pass_on(error)
             names = ", ".join(sorted({one[0].where for one in wrapped})[:3])
             raise wrap(names, error) from error
 
@@ -134,7 +136,18 @@ def said(error: BaseException) -> str:
     return f"{head.rstrip('.')}{more}{where}"
 
 
-def wrap(where: str, error: Exception) -> StoreError:
+def pass_on(error: BaseException) -> None:
+    """Raise again what is no failure to read (a stop, an exit); a panic of the engine is one."""
+    if not isinstance(error, Exception) and not panicked(error):
+        raise error
+
+
+def panicked(error: BaseException) -> bool:
+    """Whether the engine's native code gave up; its exception is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+def wrap(where: str, error: BaseException) -> StoreError:
     """An error while reading, naming the place: damage, unless the system refused to read."""
     text = f"{where} cannot be read: {type(error).__name__}: {said(error)}."
     refused = _OS_ERROR.search(str(error))
@@ -152,5 +165,6 @@ def open_array(
         try:
             known = Chunks(store, ends) if ends else store
             return zarr.open_array(known, path=path, mode="r", zarr_format=3)
-        except Exception as error:
+        except BaseException as error:
+            pass_on(error)
             raise wrap(path, error) from error

@@ -23,7 +23,7 @@ from zarr.storage import WrapperStore
 
 from neurostore.errors import ConflictError, DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.store import _fork, layout
-from neurostore.store._damage import WAY_OUT, said, wrap
+from neurostore.store._damage import WAY_OUT, panicked, said, wrap
 from neurostore.store.urls import Place
 
 if TYPE_CHECKING:
@@ -421,3 +421,7 @@ def _named(place: Place, doing: str = "read") -> Iterator[None]:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"The store at {place.url} cannot be {doing}: {error}.") from error
+    except BaseException as error:
+        if panicked(error):
+            raise wrap(f"The store at {place.url}", error) from error
+        raise

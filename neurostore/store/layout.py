@@ -240,7 +240,8 @@ def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
     key = f"{path}/zarr.json".lstrip("/")
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
-    except Exception as error:
+    except BaseException as error:
+        _damage.pass_on(error)
         raise _damage.wrap(key, error) from error
     if buffer is None:
         return None
@@ -261,7 +262,8 @@ def children(store: ZarrStore, path: str) -> list[str]:
     _fork.check()
     try:
         return sorted(name for name in sync(collect()) if name != "zarr.json")
-    except Exception as error:
+    except BaseException as error:
+        _damage.pass_on(error)
         raise _damage.wrap(path, error) from error
 
 
@@ -315,7 +317,8 @@ class StoredArray:
             return np.asarray(self._array().oindex[key])
         except (StoreError, IndexError):
             raise
-        except Exception as error:
+        except BaseException as error:
+            _damage.pass_on(error)
             raise _damage.wrap(self.path, error) from error
 
     def _array(self) -> zarr.Array[Any]:
