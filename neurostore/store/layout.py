@@ -25,6 +25,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.buffer.cpu import Buffer
 from zarr.core.sync import sync
 
+from neurostore.clocks import Clock
 from neurostore.errors import DamagedError, StoreError, UsageError
 from neurostore.schemas import JSON, Column, Table, Values, contract
 from neurostore.store import _damage, _fork
@@ -407,6 +408,4 @@ class Seconds:
         return np.dtype(np.float64)
 
     def __getitem__(self, key: Any) -> NDArray[np.float64]:
-        from neurostore.clocks import Clock
-
         return Clock(self.rate).seconds(np.asarray(self.ticks[key]))

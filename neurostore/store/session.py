@@ -17,7 +17,7 @@ from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, Us
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
 from neurostore.store import layout
-from neurostore.store.layout import Seconds, StoredArray
+from neurostore.store.layout import Seconds
 from neurostore.store.tables import Span
 
 if TYPE_CHECKING:
@@ -593,6 +593,3 @@ def _regular(dataset: xr.Dataset, table: Table, clock: Clock) -> xr.Dataset:
 
 def _pandas_ready(values: NDArray[Any]) -> Any:
     return values.astype(object) if isinstance(values.dtype, np.dtypes.StringDType) else values
-
-
-__all__ = ["Group", "Session", "StoredArray"]
