@@ -12,6 +12,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -272,8 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return FAILED
         return USAGE if isinstance(error, UsageError) else REFUSED
     except BrokenPipeError:
-        sys.stderr.close()
-        return DONE
+        return DONE  # who was reading has seen enough
     except OSError as error:
         if verbose:
             raise
@@ -290,7 +290,8 @@ def run() -> None:
         code = main()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else USAGE
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 

@@ -189,3 +189,12 @@ def test_ingest_without_a_file_is_wrong_usage(capsys, lab):
 def test_a_tag_is_held_to_its_own_words(capsys, lab):
     for name in ("my tag", "..", "a/b", "main", ""):
         assert run(capsys, "tag", lab, name)[0] == 2
+
+
+def test_a_reader_that_leaves_early_is_no_error(lab):
+    command = [sys.executable, "-m", "neurostore", "units", str(lab), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
