@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurostore.clocks import MISSING, Clock, as_seconds, exact
 from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, UsageError
+from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
 from neurostore.store import layout
@@ -291,7 +292,7 @@ class Session:
             raise UsageError(f"The window {window} s holds no whole bin of {bin} s.")
         at = ticks[there][:, None] + edges[None, :]
         count = np.diff(np.searchsorted(self._unit_ticks(unit), at, side="left"), axis=1)
-        seen = _covered(self._observed(int(self._unit_rows([unit])[0])), at)
+        seen = self.observed(unit).covers(at[:, :-1], at[:, 1:])
         if not seen.any():
             raise UsageError(f"No bin around any of the {len(at)} events lies in observed time.")
         rate, sem = _mean_and_sem(count / float(exact(bin)), seen)
@@ -333,26 +334,24 @@ class Session:
         columns = self.stored("intervals/observed").columns
         return {name: np.asarray(column.values[:]) for name, column in columns.items()}
 
-    def _observed(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Starts and stops in ticks of the observed time of one unit, joined where they touch."""
+    def observed(self, unit: str | None = None) -> Intervals:
+        """Observed time in ticks: of one unit, or the time when any unit was observed.
+
+        A session whose source does not say is observed at all times.
+        """
+        return self._observed(None if unit is None else int(self._unit_rows([unit])[0]))
+
+    def _observed(self, row: int | None) -> Intervals:
         table = self._observed_table
-        mine = table["unit"] == row if "unit" in table else slice(None)
-        low, high = self._all_ticks()
-        start, stop = (
-            np.clip(table["start"][mine], low, high),
-            np.clip(table["stop"][mine], low, high),
-        )
-        order = np.argsort(start, kind="stable")
-        start, stop = start[order], stop[order]
-        apart = start[1:] > stop[:-1]
-        return start[np.r_[True, apart][: len(start)]], stop[np.r_[apart, True][: len(stop)]]
+        mine = table["unit"] == row if "unit" in table and row is not None else slice(None)
+        return Intervals(table["start"][mine], table["stop"][mine]).between(*self._all_ticks())
 
     def _observed_bins(
         self, rows: NDArray[np.int64], edges: NDArray[np.int64]
     ) -> tuple[str | tuple[str, str], NDArray[np.bool_]]:
         if "unit" not in self._observed_table:
-            return "bin", _covered(self._observed(-1), edges)
-        seen = [_covered(self._observed(int(row)), edges) for row in rows]
+            return "bin", self._observed(None).covers(edges[:-1], edges[1:])
+        seen = [self._observed(int(row)).covers(edges[:-1], edges[1:]) for row in rows]
         return ("unit", "bin"), np.array(seen, dtype=bool).reshape(len(rows), len(edges) - 1)
 
     @cached_property
@@ -547,17 +546,6 @@ class Group(Mapping[str, "xr.Dataset"]):
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {self.session.id}: {', '.join(self._names()) or 'none'}>"
-
-
-def _covered(
-    observed: tuple[NDArray[np.int64], NDArray[np.int64]], edges: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Whether each bin between edges (..., bin + 1) lies in one of the intervals, (..., bin)."""
-    start, stop = observed
-    if not len(start):
-        return np.zeros((*edges.shape[:-1], edges.shape[-1] - 1), dtype=bool)
-    which = np.searchsorted(start, edges[..., :-1], side="right") - 1
-    return (which >= 0) & (stop[np.maximum(which, 0)] >= edges[..., 1:])
 
 
 def _mean_and_sem(
