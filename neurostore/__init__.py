@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     )
     from neurostore.ingest import Reader
     from neurostore.ingest import run as ingest
+    from neurostore.sample import (
+        All,
+        Batch,
+        Behaviour,
+        Dataset,
+        Reason,
+        SpikeEvents,
+        Spikes,
+        Trials,
+        Window,
+    )
     from neurostore.schemas import Contract, Finding, Table, contract
     from neurostore.store import (
         Ragged,
@@ -34,6 +45,11 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
+    **dict.fromkeys(
+        ("All", "Batch", "Behaviour", "Dataset", "Reason", "SpikeEvents", "Spikes", "Trials"),
+        "sample",
+    ),
+    "Window": "sample",
     "Clock": "clocks",
     "ConflictError": "errors",
     "DamagedError": "errors",
@@ -60,24 +76,33 @@ _WHERE = {
 }
 
 __all__ = [
+    "All",
+    "Batch",
+    "Behaviour",
     "Clock",
     "ConflictError",
     "Contract",
     "DamagedError",
+    "Dataset",
     "Finding",
     "MissingExtraError",
     "NeurostoreError",
     "NotFoundError",
     "Ragged",
     "Reader",
+    "Reason",
     "RefusedError",
     "Session",
     "SessionBuilder",
     "Source",
+    "SpikeEvents",
+    "Spikes",
     "Store",
     "StoreError",
     "Table",
+    "Trials",
     "UsageError",
+    "Window",
     "__version__",
     "contract",
     "create",

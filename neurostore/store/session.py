@@ -17,7 +17,7 @@ from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, Us
 from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
-from neurostore.store import layout
+from neurostore.store import _catalogue, layout
 from neurostore.store.layout import Seconds
 from neurostore.store.tables import Span
 
@@ -244,7 +244,7 @@ class Session:
 
         edges = self.clock.edges(self.clock.tick(start), self.clock.bins(start, stop, bin), bin)
         ids = self._ids
-        rows = np.arange(len(ids)) if units is None else self._unit_rows(units)
+        rows = np.arange(len(ids)) if units is None else self.unit_rows(units)
         values = self._bin(edges)[rows]
         coords = {
             "unit": ids[rows].astype(object),
@@ -252,6 +252,20 @@ class Session:
             "observed": self._observed_bins(rows, edges),
         }
         return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(exact(bin))})
+
+    def events(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Events:
+        """Spikes of all units in windows [start, stop) ticks, (window,) each, which may overlap."""
+        low, high = self._all_ticks()
+        pieces = []
+        for first, last in zip(start.tolist(), stop.tolist(), strict=True):
+            rows = self._rows(max(first, low), min(last, high))
+            pieces.append((self._piece("time", *rows), self._piece("unit", *rows)))
+        window = np.repeat(np.arange(len(pieces)), [len(time) for time, _ in pieces])
+        if not pieces:
+            none = np.zeros(0, dtype=np.int64)
+            return Events(window, none, none)
+        time, unit = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        return Events(window, time, unit.astype(np.int64))
 
     def psth(
         self,
@@ -319,7 +333,8 @@ class Session:
             )
         return np.asarray(self.stored("units").columns["unit"].values[:])
 
-    def _unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
+    def unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
+        """Rows (unit,) of units in the table of units, by their ids."""
         rows = {str(name): row for row, name in enumerate(self._ids)}
         for name in units:
             if str(name) not in rows:
@@ -339,7 +354,7 @@ class Session:
 
         A session whose source does not say is observed at all times.
         """
-        return self._observed(None if unit is None else int(self._unit_rows([unit])[0]))
+        return self._observed(None if unit is None else int(self.unit_rows([unit])[0]))
 
     def _observed(self, row: int | None) -> Intervals:
         table = self._observed_table
@@ -414,7 +429,7 @@ class Session:
         return flat.reshape(units, bins).astype(np.int32)
 
     def _unit_ticks(self, unit: str) -> NDArray[np.int64]:
-        row = int(self._unit_rows([unit])[0])
+        row = int(self.unit_rows([unit])[0])
         if "spikes" not in self.tables:
             return np.zeros(0, dtype=np.int64)
         first, last = self._rows(*self._all_ticks())
@@ -461,6 +476,19 @@ class Session:
                     f"{key}_{label}": variable.values[:, k] for k, label in enumerate(labels)
                 }
         return pd.DataFrame(columns)
+
+    def rows(self, table: str, where: str | None = None) -> pd.DataFrame:
+        """Rows of a table as a frame that keeps their numbers in the table as its index.
+
+        Parameters
+        ----------
+        where : str, optional
+            A SQL boolean expression: ``session.rows("intervals/trials", "choice = 1")``.
+        """
+        frame = self._pandas(table, wide=False)
+        frame.index.name = "row"
+        chosen = _catalogue.query(frame.reset_index(), where, f"{table} of {self.id}")
+        return chosen.set_index("row")
 
     def to_pynapple(self) -> dict[str, Any]:
         """The session as pynapple objects, by table name.
@@ -517,6 +545,18 @@ class Session:
             f"<details><summary>{len(self.tables)} tables</summary>"
             f"<table><tr><th>table</th><th>rows</th></tr>{tables}</table></details>"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Spikes of windows, each (spike,) int64: which window, tick, row of the table of units.
+
+    By window, then in time order.
+    """
+
+    window: NDArray[np.int64]
+    time: NDArray[np.int64]
+    unit: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

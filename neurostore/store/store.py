@@ -164,13 +164,17 @@ class Store:
         """
         return _catalogue.query(_catalogue.frame(self.rows), where, "sessions")
 
-    def units(self, where: str | None = None) -> pd.DataFrame:
+    def units(
+        self, where: str | None = None, sessions: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """All units of all sessions, with the columns that their sources have.
 
         Parameters
         ----------
         where : str, optional
             A SQL boolean expression: ``"region = 'CA1' AND rate_hz < 50"``.
+        sessions : sequence of str, optional
+            Ids of the sessions whose units are asked for.
 
         Returns
         -------
@@ -180,6 +184,7 @@ class Store:
         import pandas as pd
 
         ids = [row["id"] for row in self.rows if "units" in row["tables"]]
+        ids = ids if sessions is None else [id for id in ids if id in set(sessions)]
         frames = [_unit_frame(self.session(str(id))) for id in ids]
         known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
         if not frames:
@@ -228,6 +233,10 @@ class Store:
     def at(self, ref: str) -> Store:
         """The store as it was at a tag or snapshot; read only."""
         return Store(self._versions, self._versions.resolve(ref), pinned=True)
+
+    def pin(self) -> Store:
+        """The store at the snapshot it shows now, for good; read only."""
+        return Store(self._versions, self.snapshot, pinned=True)
 
     def refresh(self) -> Store:
         """Move on to the newest snapshot; gives the store itself."""
