@@ -17,7 +17,7 @@ from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_ta
 from neurostore.sample.acquisition import Acquisition, All
 from neurostore.sample.batch import Batch, Values, pad, tensor
 from neurostore.sample.plan import Address, Plan, Ticks, Window
-from neurostore.sample.streams import Chosen, Reader, Stream, TrialTable
+from neurostore.sample.streams import Chosen, Reader, Stream, TrialTable, columns, no_spikes
 
 if TYPE_CHECKING:
     import torch
@@ -161,6 +161,13 @@ class Dataset:
             raise NotFoundError("stream with a time axis", stream, known, "this dataset")
         _, past, horizon = known[stream]
         return past, horizon
+
+    def totals(self) -> dict[str, Totals]:
+        """Spikes and observed seconds of every unit, by session, over all time of the split."""
+        return {
+            one.session.id: _totals(one, laid)
+            for one, laid in zip(self.chosen, self._laid, strict=True)
+        }
 
     @property
     def _steps(self) -> dict[str, tuple[int, int, int]]:
@@ -445,6 +452,21 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """What a dataset knows of the units (unit,) of a session before any window is made.
+
+    Attributes
+    ----------
+    spikes : (unit,) int64
+    seconds : (unit,) float64
+        Time in which the unit was observed.
+    """
+
+    spikes: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Loader:
     """The batches of one epoch, from one on; see `Dataset.loader`."""
 
@@ -545,6 +567,26 @@ def _choose(store: Store, id: str, frame: Any) -> Chosen:
     return Chosen(
         session, session.unit_rows(ids.tolist()), ids, regions, int(frame["n_spikes"].sum())
     )
+
+
+def _totals(chosen: Chosen, laid: Laid) -> Totals:
+    domain = Intervals(
+        np.concatenate([piece.start for piece in laid.pieces.values()]),
+        np.concatenate([piece.stop for piece in laid.pieces.values()]),
+    )
+    own = [domain & one for one in chosen.observed]
+    ticks = np.array([one.length for one in own], dtype=np.int64)
+    edges = np.array([domain.start, domain.stop])
+    spikes = np.zeros(len(chosen.ids), dtype=np.int64)
+    if len(domain) and not no_spikes(chosen):
+        events = chosen.session.events(edges[0], edges[1])
+        column = columns(chosen)[events.unit]
+        seen = column >= 0
+        for row, one in enumerate(own if chosen.differs else []):
+            seen &= (column != row) | one.contains(events.time)
+        spikes = np.bincount(column[seen], minlength=len(chosen.ids))
+    rate = float(chosen.session.clock.rate)
+    return Totals(spikes, np.broadcast_to(ticks / rate, spikes.shape))
 
 
 def _reopen(state: Mapping[str, Any]) -> Dataset:

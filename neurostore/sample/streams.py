@@ -142,7 +142,7 @@ class _Counts:
     steps: dict[str, tuple[int, int, int]]
 
     def missing(self, row: int) -> str | None:
-        return _no_spikes(self.sessions[row])
+        return no_spikes(self.sessions[row])
 
     def read(self, row: int, start: Ticks) -> Values:
         chosen = self.sessions[row]
@@ -160,7 +160,7 @@ def _count(chosen: Chosen, start: Ticks, offsets: Ticks) -> NDArray[np.int32]:
     """Counts (window, unit, bin) between start + offsets, by one histogram over all windows."""
     windows, units, bins = len(start), len(chosen.ids), len(offsets) - 1
     events = chosen.session.events(start, start + offsets[-1])
-    column = _columns(chosen)[events.unit]
+    column = columns(chosen)[events.unit]
     mine = column >= 0
     window, column = events.window[mine], column[mine]
     bin = np.searchsorted(offsets, events.time[mine] - start[window], side="right") - 1
@@ -169,7 +169,7 @@ def _count(chosen: Chosen, start: Ticks, offsets: Ticks) -> NDArray[np.int32]:
     return counts.reshape(windows, units, bins).astype(np.int32)
 
 
-def _columns(chosen: Chosen) -> NDArray[np.int64]:
+def columns(chosen: Chosen) -> NDArray[np.int64]:
     """Row of the table of units → place among the chosen ones, -1 where not chosen."""
     made = np.full(chosen.session.attrs["row"]["n_units"], -1, dtype=np.int64)
     made[chosen.rows] = np.arange(len(chosen.rows))
@@ -200,7 +200,7 @@ class _Events:
     steps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def missing(self, row: int) -> str | None:
-        return _no_spikes(self.sessions[row])
+        return no_spikes(self.sessions[row])
 
     def read(self, row: int, start: Ticks) -> Values:
         chosen = self.sessions[row]
@@ -214,7 +214,7 @@ class _Events:
             return self._named((time, reason), (unit, reason), (seen, lost))
         seen = chosen.seen(np.stack([start, stop], axis=1))[:, :, 0]
         events = chosen.session.events(start, stop)
-        column = _columns(chosen)[events.unit]
+        column = columns(chosen)[events.unit]
         kept = column >= 0
         window, column = events.window[kept], column[kept]
         seconds = chosen.session.clock.seconds(events.time[kept] - start[window])
@@ -233,14 +233,15 @@ class _Events:
         return {f"{self.name}.{part}": values for part, values in parts.items()}
 
 
-def _no_spikes(chosen: Chosen) -> str | None:
+def no_spikes(chosen: Chosen) -> str | None:
+    """What of spikes and units a session lacks; None where it has both."""
     if "spikes" not in chosen.session.tables:
         return "spikes"
     return None if len(chosen.ids) else "units"
 
 
 def _refuse_without_spikes(name: str, sessions: Sequence[Chosen]) -> None:
-    if all(_no_spikes(one) for one in sessions):
+    if all(no_spikes(one) for one in sessions):
         raise UsageError(
             f"The stream {name!r} reads spikes of units, and none of the {len(sessions)} sessions "
             "chosen has both."
