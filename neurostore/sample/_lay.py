@@ -108,6 +108,12 @@ class Laid:
         return everywhere
 
     @property
+    def domain(self) -> Intervals:
+        """All pieces as one set."""
+        starts, stops, _ = self._edges
+        return Intervals(starts, stops)
+
+    @property
     def longest(self) -> int:
         """Ticks of the longest interval."""
         return max(

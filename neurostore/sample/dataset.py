@@ -570,16 +570,12 @@ def _choose(store: Store, id: str, frame: Any) -> Chosen:
 
 
 def _totals(chosen: Chosen, laid: Laid) -> Totals:
-    domain = Intervals(
-        np.concatenate([piece.start for piece in laid.pieces.values()]),
-        np.concatenate([piece.stop for piece in laid.pieces.values()]),
-    )
+    domain = laid.domain
     own = [domain & one for one in chosen.observed]
     ticks = np.array([one.length for one in own], dtype=np.int64)
-    edges = np.array([domain.start, domain.stop])
     spikes = np.zeros(len(chosen.ids), dtype=np.int64)
     if len(domain) and not no_spikes(chosen):
-        events = chosen.session.events(edges[0], edges[1])
+        events = chosen.session.events(domain.start, domain.stop)
         column = columns(chosen)[events.unit]
         seen = column >= 0
         for row, one in enumerate(own if chosen.differs else []):
