@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from neurostore import splits
     from neurostore.clocks import Clock
     from neurostore.errors import (
         ConflictError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from neurostore.ingest import Reader
     from neurostore.ingest import run as ingest
     from neurostore.schemas import Contract, Finding, Table, contract
+    from neurostore.splits import Split
     from neurostore.store import (
         Ragged,
         Session,
@@ -48,6 +50,8 @@ _WHERE = {
     "Contract": "schemas",
     "Finding": "schemas",
     "contract": "schemas",
+    "Split": "splits",
+    "splits": "splits",
     "Ragged": "store",
     "Session": "store",
     "SessionBuilder": "store",
@@ -74,6 +78,7 @@ __all__ = [
     "Session",
     "SessionBuilder",
     "Source",
+    "Split",
     "Store",
     "StoreError",
     "Table",
@@ -83,6 +88,7 @@ __all__ = [
     "create",
     "ingest",
     "open",
+    "splits",
     "tables",
 ]
 
