@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from neurostore import splits
     from neurostore.clocks import Clock
     from neurostore.errors import (
         ConflictError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Window,
     )
     from neurostore.schemas import Contract, Finding, Table, contract
+    from neurostore.splits import Split
     from neurostore.store import (
         Ragged,
         Session,
@@ -64,6 +66,8 @@ _WHERE = {
     "Contract": "schemas",
     "Finding": "schemas",
     "contract": "schemas",
+    "Split": "splits",
+    "splits": "splits",
     "Ragged": "store",
     "Session": "store",
     "SessionBuilder": "store",
@@ -97,6 +101,7 @@ __all__ = [
     "Source",
     "SpikeEvents",
     "Spikes",
+    "Split",
     "Store",
     "StoreError",
     "Table",
@@ -108,6 +113,7 @@ __all__ = [
     "create",
     "ingest",
     "open",
+    "splits",
     "tables",
 ]
 

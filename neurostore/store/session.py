@@ -17,6 +17,7 @@ from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, Us
 from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
+from neurostore.splits import Timeline, TrialRows
 from neurostore.store import _catalogue, layout
 from neurostore.store.layout import Seconds
 from neurostore.store.tables import Span
@@ -355,6 +356,59 @@ class Session:
         A session whose source does not say is observed at all times.
         """
         return self._observed(None if unit is None else int(self.unit_rows([unit])[0]))
+
+    def timeline(self, units: Sequence[str] | None = None, trials: str | None = None) -> Timeline:
+        """What a split needs to know of the session; see `neurostore.splits`.
+
+        Blocks are counted from the first spike of `units`, and observed time is cut to end right
+        after their last one. A session that holds no spikes is taken whole, from its start.
+
+        Parameters
+        ----------
+        units : sequence of str, optional
+            The units whose spikes count; all without it.
+        trials : str, optional
+            A table of intervals, ``"trials"``, for splits by trial.
+        """
+        first, stop = self._spike_extent(units)
+        rows = None if trials is None else self._trial_rows(trials)
+        return Timeline(self.id, self.clock, first, self.observed().between(first, stop), rows)
+
+    def _spike_extent(self, units: Sequence[str] | None) -> tuple[int, int]:
+        """First tick of a spike of these units and the one after the last; or all the session."""
+        ends = (0, 0) if "spikes" not in self.tables else self._rows(*self._all_ticks())
+        if units is None and ends[0] == ends[1]:
+            if not self.start < self.stop:
+                raise UsageError(f"{self.id} holds no times, so there is nothing to split.")
+            return self.clock.tick(self.start), self.clock.tick(self.stop)
+        rows = None if units is None else self.unit_rows(units)
+        forth = range(ends[0], ends[1], layout.CHUNK)
+        first = next((t for low in forth for t in self._ticks_of(rows, low, ends[1])[:1]), None)
+        last = next(
+            (t for low in reversed(forth) for t in self._ticks_of(rows, low, ends[1])[-1:]), None
+        )
+        if first is None or last is None:
+            raise UsageError(
+                f"None of the {len(units or ())} units chosen has a spike in {self.id}."
+            )
+        return int(first), int(last) + 1
+
+    def _ticks_of(self, rows: NDArray[np.int64] | None, start: int, stop: int) -> NDArray[np.int64]:
+        """Ticks of the spikes of some units in one chunk's worth of rows from `start` on."""
+        stop = min(start + layout.CHUNK, stop)
+        time = self._piece("time", start, stop)
+        return time if rows is None else time[np.isin(self._piece("unit", start, stop), rows)]
+
+    def _trial_rows(self, name: str) -> TrialRows:
+        if name not in self.intervals:
+            raise NotFoundError("intervals", name, self.intervals, self.id)
+        columns = {
+            key: np.asarray(column.values[:])
+            for key, column in self.stored(f"intervals/{name}").columns.items()
+            if len(column.dims) == 1
+        }
+        own = [columns.pop(key) for key in ("start", "stop", "valid")]
+        return TrialRows(own[0], own[1], own[2], columns)
 
     def _observed(self, row: int | None) -> Intervals:
         table = self._observed_table
