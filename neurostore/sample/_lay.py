@@ -125,7 +125,9 @@ class Laid:
 def lay_session(chosen: Chosen, window: Window, part: Part | None, *, may_cross: bool) -> Laid:
     """The windows of one session."""
     pieces = {-1: chosen.any_observed}
-    if part is not None:
+    if part is not None and chosen.session.id not in part.split.sessions:
+        pieces = {}
+    elif part is not None:
         rows, starts, stops = part.blocks(chosen.session.id)
         blocks = zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True)
         found = {row: chosen.any_observed.between(low, high) for row, low, high in blocks}

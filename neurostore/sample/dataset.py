@@ -18,11 +18,11 @@ from neurostore.sample.acquisition import Acquisition, All
 from neurostore.sample.batch import Batch, Values, pad, tensor
 from neurostore.sample.plan import Address, Plan, Ticks, Window
 from neurostore.sample.streams import Chosen, Reader, Stream, TrialTable, columns, no_spikes
+from neurostore.splits import Part, Split
 
 if TYPE_CHECKING:
     import torch
 
-    from neurostore.splits import Part
     from neurostore.store import Store
 
 _SHOWN = 6
@@ -84,7 +84,7 @@ class Dataset:
         self.store = store.pin()
         self.sessions, self.units, self._window = sessions, units, window
         self.streams, self.acquisition = dict(streams), acquisition or All()
-        self.split = self.store.split(split) if isinstance(split, str) else split
+        self.split = _part(self.store, split)
         self.history_may_cross, self.transform = history_may_cross, transform
         self._refuse_empty()
 
@@ -180,7 +180,7 @@ class Dataset:
             tables = one.session.attrs["row"]["tables"]
             sessions[one.session.id] = {
                 "tables": {name: str(tables[name]["digest"]) for name in sorted(tables)},
-                "units": [str(id) for id in one.ids],
+                "units": [str(id) for id in one.ids.tolist()],
             }
         streams: dict[str, JSON] = {
             name: {"kind": type(stream).__name__, **_plain(stream)}
@@ -524,6 +524,17 @@ class Loader:
                 multiprocessing_context=self.context,
             )
         )
+
+
+def _part(store: Store, split: str | Split | Part | None) -> Part | None:
+    found = store.split(split) if isinstance(split, str) else split
+    if isinstance(found, Split):
+        raise UsageError(
+            f"A dataset takes one part of the split {found.name!r}, found the whole. Its parts: "
+            f"{', '.join(found.labels)}; as '{found.name}/{found.labels[0]}' of a store, or "
+            f"split[{found.labels[0]!r}]."
+        )
+    return found
 
 
 def choose(
