@@ -1,0 +1,347 @@
+"""From a file and overrides to a recipe: every key known, every value typed, every name found."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from neurostore import _declared
+from neurostore.errors import MissingExtraError, NotFoundError, UsageError
+from neurostore.recipes._recipe import (
+    SECTIONS,
+    TARGET,
+    TOP,
+    Data,
+    Evaluation,
+    Parts,
+    Recipe,
+    Training,
+)
+from neurostore.recipes._typed import (
+    REQUIRED,
+    Leaf,
+    Origins,
+    Parameter,
+    Tree,
+    Words,
+    origin_of,
+    parameters,
+    section,
+    typed,
+)
+from neurostore.sample import Window
+
+BOUND = ("units", "bin", "history", "horizon")
+"""Parameters of an architecture that the data gives, never a recipe."""
+
+COMMAND_LINE = "command line"
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """A bundled recipe by its name, or one of your own by its path.
+
+    Parameters
+    ----------
+    overrides : sequence of str or mapping
+        Words of a command line, ``["--train.epochs", "3", "--arguments.boxcars", "0.02", "0.1"]``,
+        or values by dotted key, ``{"train.epochs": 3}``.
+
+    Returns
+    -------
+    Recipe
+        Every value typed, with its origin.
+
+    Raises
+    ------
+    NotFoundError
+        No recipe, key, method, kind or class of that name; with the nearest one.
+    UsageError
+        A value of the wrong type, or streams that are not what the architecture takes.
+    """
+    path, said = _find(name_or_path)
+    try:
+        tree = _tree(tomllib.loads(path.read_text(encoding="utf-8")), said)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{said} is no TOML: {error}.") from error
+    _override(tree, _options(overrides))
+    return _check(_settle(path.stem, tree, resolve=True), said)
+
+
+def _find(name_or_path: str | Path) -> tuple[Path, str]:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        if not path.is_file():
+            raise NotFoundError("recipe", str(path), map(str, path.parent.glob("*.toml")))
+        return path, str(path)
+    bundled = {one.stem: one for one in _declared.declared("models")}
+    if str(name_or_path) not in bundled:
+        raise NotFoundError("recipe", str(name_or_path), bundled, "the bundled ones")
+    found = bundled[str(name_or_path)]
+    return found, f"models/{found.name}"
+
+
+def _tree(table: Mapping[str, Any], origin: str) -> Tree:
+    for name in table:
+        if "." in name:
+            raise UsageError(f"A key of a recipe holds no dot, found {name!r} in {origin}.")
+    return {
+        name: _tree(value, origin) if isinstance(value, dict) else Leaf(value, origin)
+        for name, value in table.items()
+    }
+
+
+def _options(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Leaf]:
+    """Overrides by dotted key, not typed yet."""
+    if isinstance(overrides, Mapping):
+        return {key: Leaf(value, "overrides") for key, value in overrides.items()}
+    found: dict[str, list[str]] = {}
+    key = ""
+    for word in overrides:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            key = key.replace("-", "_")
+            if key in found:
+                raise UsageError(f"--{key} is given twice on the command line.")
+            found[key] = [value] if equals else []
+        elif not key:
+            raise UsageError(
+                f"An override is --section.key value, found {word!r} before any --key."
+            )
+        else:
+            found[key].append(word)
+    for key, words in found.items():
+        if not words:
+            raise UsageError(f"--{key} on the command line has no value behind it.")
+    return {key: Leaf(Words(tuple(words)), COMMAND_LINE) for key, words in found.items()}
+
+
+CHOICES = {"split": ("stored", "method"), "streams": ("kind",)}
+"""Keys that choose what the rest of their table means."""
+
+
+def _override(tree: Tree, options: Mapping[str, Leaf]) -> None:
+    """Set options in the tree; another choice drops what belonged to the former."""
+    for key, leaf in options.items():
+        first, *_ = names = key.split(".")
+        if len(names) > 1 and names[-1] in CHOICES.get(first, ()):
+            above = _walk(tree, names[:-1])
+            if _other(above, names[-1], leaf):
+                above.clear()
+    for key, leaf in options.items():
+        names = key.split(".")
+        _walk(tree, names[:-1])[names[-1]] = leaf
+
+
+def _other(table: Tree, name: str, leaf: Leaf) -> bool:
+    """Whether the option is not what the file already says."""
+    now = table.get(name)
+    said = str(leaf.value)
+    return not (isinstance(now, Leaf) and str(now.value) == said)
+
+
+def _walk(tree: Tree, names: Sequence[str]) -> Tree:
+    for at, name in enumerate(names):
+        inner = tree.setdefault(name, {})
+        if isinstance(inner, Leaf):
+            raise NotFoundError("section", ".".join(names[: at + 1]), SECTIONS, COMMAND_LINE)
+        tree = inner
+    return tree
+
+
+def from_values(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Recipe:
+    """A recipe from values by dotted key; nothing is imported for its architecture."""
+    tree: Tree = {}
+    for key, value in values.items():
+        above, leaf = key.rpartition(".")[::2]
+        empty = value == {}
+        _walk(tree, above.split(".") if above else [])[leaf] = (
+            {} if empty else Leaf(value, origins[key])
+        )
+    return _settle(name, tree, resolve=False)
+
+
+def _settle(name: str, tree: Tree, *, resolve: bool) -> Recipe:
+    """Type every section; arguments by the architecture's own signature where it is resolved."""
+    origins: Origins = {}
+    for key, node in tree.items():
+        if key not in (*TOP, *SECTIONS):
+            raise NotFoundError("key", key, [*TOP, *SECTIONS], origin_of(node))
+    top = section(_only(tree, TOP), _known(Recipe, TOP), "", origins)
+    tables = {one: _table(tree, one) for one in SECTIONS}
+    known = _settable(top["architecture"]) if resolve else _as_said(tables["arguments"])
+    arguments = section(tables["arguments"], known, "arguments.", origins)
+    plain: dict[str, Any] = {
+        "data": Data(**section(tables["data"], parameters(Data), "data.", origins)),
+        "window": Window(**section(tables["window"], parameters(Window), "window.", origins)),
+        "streams": {one: _stream(tables["streams"], one, origins) for one in tables["streams"]},
+        "split": _parts(tables["split"], origins),
+        "train": Training(**section(tables["train"], parameters(Training), "train.", origins)),
+        "evaluate": Evaluation(
+            **section(tables["evaluate"], parameters(Evaluation), "evaluate.", origins)
+        ),
+    }
+    reference = typed(tables["reference"], Mapping[str, Any], "reference", origins)
+    return Recipe(name, arguments=arguments, reference=reference, origins=origins, **top, **plain)
+
+
+def _only(tree: Tree, names: Sequence[str]) -> Tree:
+    return {name: tree[name] for name in names if name in tree}
+
+
+def _known(of: Callable[..., Any], names: Sequence[str]) -> dict[str, Parameter]:
+    found = parameters(of)
+    return {name: found[name] for name in names}
+
+
+def _table(tree: Tree, name: str) -> Tree:
+    found = tree.get(name, {})
+    if isinstance(found, Leaf):
+        raise UsageError(f"{name} must be a table, found {found.value!r} in {found.origin}.")
+    return found
+
+
+def _stream(streams: Tree, name: str, origins: Origins) -> Any:
+    at, table = f"streams.{name}.", dict(_table(streams, name))
+    kinds = _kinds()
+    if "kind" not in table:
+        raise UsageError(f"{at}kind is not set: the class of the stream, {', '.join(kinds)}.")
+    kind = typed(table.pop("kind"), str, at + "kind", origins)
+    if kind not in kinds:
+        raise NotFoundError("kind of stream", kind, kinds, at + "kind")
+    return kinds[kind](**section(table, parameters(kinds[kind]), at, origins))
+
+
+def _kinds() -> dict[str, Any]:
+    """Streams that `neurostore.sample` offers, by class name."""
+    from neurostore import sample
+
+    found = {name: getattr(sample, name) for name in sample.__all__}
+    return {k: v for k, v in found.items() if is_dataclass(v) and hasattr(v, "open")}
+
+
+def methods() -> dict[str, Callable[..., Any]]:
+    """Functions of `neurostore.splits` that make a split from timelines, by name."""
+    from neurostore import splits
+
+    found = {name: getattr(splits, name) for name in splits.__all__}
+    return {
+        name: one
+        for name, one in found.items()
+        if inspect.isfunction(one) and list(inspect.signature(one).parameters)[1:2] == ["timelines"]
+    }
+
+
+def _parts(table: Tree, origins: Origins) -> Parts:
+    fields = _known(Parts, ("stored", "method", "trials"))
+    own = section(_only(table, list(fields)), fields, "split.", origins)
+    rest = {name: node for name, node in table.items() if name not in fields}
+    known: dict[str, Parameter] = {}
+    if own["method"] is not None:
+        if own["method"] not in (offered := methods()):
+            raise NotFoundError("method of splitting", own["method"], offered, "split.method")
+        found = parameters(offered[own["method"]])
+        known = {name: one for name, one in found.items() if name not in ("name", "timelines")}
+    for name in rest:
+        if name not in known:
+            among = [f"split.{one}" for one in (*fields, *known)]
+            raise NotFoundError("key", f"split.{name}", among, origin_of(rest[name]))
+    return Parts(**own, arguments=section(rest, known, "split.", origins))
+
+
+def architecture(name: str) -> type:
+    """The class that ``"package.module:Class"`` names.
+
+    Raises
+    ------
+    UsageError
+        Where it is no such name, or no class is found there.
+    MissingExtraError
+        Where it needs torch, which is not installed.
+    """
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise UsageError(f"An architecture is named 'package.module:Class', found {name!r}.")
+    place, _, own = name.partition(":")
+    try:
+        module = importlib.import_module(place)
+    except ImportError as error:
+        if error.name in ("torch", "lightning_fabric", "safetensors"):
+            raise MissingExtraError(f"The architecture {name}", "train") from error
+        raise UsageError(
+            f"The module of architecture {name!r} does not import: {error}. Is its package "
+            "installed in this environment?"
+        ) from error
+    classes = [one for one, value in vars(module).items() if inspect.isclass(value)]
+    if own not in classes:
+        raise NotFoundError("class", own, classes, place)
+    made: type = getattr(module, own)
+    return made
+
+
+def bound(made: type) -> list[str]:
+    """Parameters of an architecture that the data gives.
+
+    Raises
+    ------
+    UsageError
+        Where one without a default is none of those.
+    """
+    names = [name for name, one in parameters(made).items() if one.default is REQUIRED]
+    for name in names:
+        if name not in BOUND:
+            raise UsageError(
+                f"{made.__name__}.__init__ needs {name!r}, which has no default and is none of "
+                f"what the data gives ({', '.join(BOUND)}). Give it a default."
+            )
+    return names
+
+
+def _settable(name: str) -> dict[str, Parameter]:
+    made = architecture(name)
+    given = bound(made)
+    return {name: one for name, one in parameters(made).items() if name not in given}
+
+
+def _as_said(arguments: Tree) -> dict[str, Parameter]:
+    """Arguments of a recipe that was written by `Recipe.to_json`: typed then."""
+    return {
+        name: Parameter(name, _written(node), REQUIRED, "the architecture")
+        for name, node in arguments.items()
+    }
+
+
+def _written(node: Tree | Leaf) -> Any:
+    if isinstance(node, Leaf) and isinstance(node.value, list):
+        return tuple[_written_all(node.value)]  # type: ignore[misc]
+    return Mapping[str, Any] if isinstance(node, dict) else Any
+
+
+def _written_all(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(_written(Leaf(value, "")) for value in values)
+
+
+def _check(recipe: Recipe, said: str) -> Recipe:
+    """Streams and architecture against one another, by name."""
+    made: Any = architecture(recipe.architecture)
+    if not callable(getattr(made, "forward", None)):
+        raise UsageError(f"{recipe.architecture} has no forward(): it is no model.")
+    if "bin" in bound(made):
+        recipe.bin()
+    found = list(inspect.signature(made.forward).parameters.values())[1:]
+    needed = [one.name for one in found if one.default is one.empty]
+    taken = [one.name for one in found]
+    lacking = [name for name in needed if name not in recipe.streams]
+    unused = [name for name in recipe.streams if name not in (*taken, TARGET)]
+    if lacking or unused:
+        wrong = lacking or unused
+        raise UsageError(
+            f"{made.__name__}.forward takes {', '.join(taken) or 'nothing'}; the streams of {said} "
+            f"are {', '.join(recipe.streams) or 'none'}. "
+            + (f"Add [streams.{wrong[0]}]." if lacking else f"Remove [streams.{wrong[0]}].")
+        )
+    return recipe
