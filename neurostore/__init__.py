@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from neurostore import splits
     from neurostore.clocks import Clock
     from neurostore.errors import (
         ConflictError,
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
     )
     from neurostore.ingest import Reader
     from neurostore.ingest import run as ingest
+    from neurostore.sample import (
+        All,
+        Batch,
+        Behaviour,
+        Dataset,
+        Reason,
+        SpikeEvents,
+        Spikes,
+        Trials,
+        Window,
+    )
     from neurostore.schemas import Contract, Finding, Table, contract
+    from neurostore.splits import Split
     from neurostore.store import (
         Ragged,
         Session,
@@ -34,6 +47,11 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
+    **dict.fromkeys(
+        ("All", "Batch", "Behaviour", "Dataset", "Reason", "SpikeEvents", "Spikes", "Trials"),
+        "sample",
+    ),
+    "Window": "sample",
     "Clock": "clocks",
     "ConflictError": "errors",
     "DamagedError": "errors",
@@ -48,6 +66,8 @@ _WHERE = {
     "Contract": "schemas",
     "Finding": "schemas",
     "contract": "schemas",
+    "Split": "splits",
+    "splits": "splits",
     "Ragged": "store",
     "Session": "store",
     "SessionBuilder": "store",
@@ -60,29 +80,40 @@ _WHERE = {
 }
 
 __all__ = [
+    "All",
+    "Batch",
+    "Behaviour",
     "Clock",
     "ConflictError",
     "Contract",
     "DamagedError",
+    "Dataset",
     "Finding",
     "MissingExtraError",
     "NeurostoreError",
     "NotFoundError",
     "Ragged",
     "Reader",
+    "Reason",
     "RefusedError",
     "Session",
     "SessionBuilder",
     "Source",
+    "SpikeEvents",
+    "Spikes",
+    "Split",
     "Store",
     "StoreError",
     "Table",
+    "Trials",
     "UsageError",
+    "Window",
     "__version__",
     "contract",
     "create",
     "ingest",
     "open",
+    "splits",
     "tables",
 ]
 

@@ -161,22 +161,23 @@ def validate(
     at: str | None = None,
     json: bool = False,
 ) -> int:
-    """Check sessions against their contracts and their digests; reads every value.
+    """Check sessions and splits against their contracts and digests; reads every value.
 
     Args:
         url: The store.
-        sessions: Ids; all of them without.
+        sessions: Ids; all of them and the splits without.
         at: A tag or snapshot instead of the newest one.
         json: Print the findings as JSON.
     """
     store = neurostore.open(url, at)
-    ok = "holds its contracts, unchanged since its commit; {} kept with it"
+    ok = "holds its contracts, unchanged since its commit{}"
     found = _with_progress(store, list(sessions) or list(store.sessions()["id"]))
+    found |= {} if sessions else store.validate_splits()
     if json:
         _print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
     else:
         for id, findings in found.items():
-            kept = counted(len(store.session(id).findings), "finding") if not findings else ""
+            kept = "" if findings or id not in store else _kept(store, id)
             _say(f"{id}: {counted(len(findings), 'finding') if findings else ok.format(kept)}")
             for finding in findings:
                 _say(f"    {finding}")
@@ -199,7 +200,7 @@ def log(url: Url, limit: int = 20, json: bool = False) -> int:
         tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
         who = f"{one.author}@{one.host}  neurostore {one.version}"
         _say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
-        for id, what in one.metadata.get("sessions", {}).items():
+        for id, what in one.changes.items():
             _say(f"        {what} {id}")
     return DONE
 
@@ -297,6 +298,10 @@ def run() -> None:
 
 
 # ---- printing
+
+
+def _kept(store: Store, id: str) -> str:
+    return f"; {counted(len(store.session(id).findings), 'finding')} kept with it"
 
 
 def _console() -> Console:

@@ -187,26 +187,29 @@ def read_rows(store: ZarrStore, total: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 class Total:
-    """How many sessions a snapshot holds, and the sum of their rows' checksums modulo 2^256."""
+    """How many sessions (or splits) a snapshot holds, and the sum of their rows' checksums.
 
-    def __init__(self, said: Mapping[str, Any] | None = None) -> None:
-        self.sessions = int((said or {}).get("sessions", 0))
+    The sum is modulo 2^256.
+    """
+
+    def __init__(self, said: Mapping[str, Any] | None = None, of: str = "sessions") -> None:
+        self.of, self.count = of, int((said or {}).get(of, 0))
         self.sum = int((said or {}).get("sum", "0"), 16)
 
     def plus(self, rows: Iterable[Mapping[str, Any] | None], sign: int = 1) -> Total:
         """With these rows added (or taken off, with ``sign=-1``); None counts for nothing."""
-        made = Total(self.to_json())
+        made = Total(self.to_json(), self.of)
         for row in rows:
             if row is not None:
                 text = f"{row['id']}\0{row['checksum']}".encode("utf-8", "surrogatepass")
                 made.sum += sign * int(hashlib.sha256(text).hexdigest(), 16)
-                made.sessions += sign
+                made.count += sign
         made.sum %= _MODULUS
         return made
 
     def to_json(self) -> dict[str, JSON]:
         """As it stands in the metadata of a commit."""
-        return {"sessions": self.sessions, "sum": f"{self.sum:x}"}
+        return {self.of: self.count, "sum": f"{self.sum:x}"}
 
 
 # ---- tables and queries

@@ -50,7 +50,8 @@ class Commit:
         The snapshot that it was made on; None for the first.
     metadata : mapping
         author, host, version, time, parent, transaction, sessions (id → "put", "update" or
-        "delete"), catalogue, and a checksum over these and the message.
+        "delete"), splits (path → "put"), catalogue and split_catalogue (see `_catalogue.Total`),
+        and a checksum over these and the message.
     """
 
     snapshot: str
@@ -75,6 +76,11 @@ class Commit:
         """With which version of the package."""
         return str(self.metadata.get("version", ""))
 
+    @property
+    def changes(self) -> dict[str, str]:
+        """What was done to what: sessions by id, splits by path (``/splits/<name>/v<N>``)."""
+        return {**self.metadata.get("sessions", {}), **self.metadata.get("splits", {})}
+
     def to_json(self) -> dict[str, Any]:
         """As a plain mapping."""
         return {
@@ -84,6 +90,7 @@ class Commit:
             "message": self.message,
             "tags": list(self.tags),
             **{key: self.metadata.get(key) for key in ("author", "host", "version", "sessions")},
+            "splits": self.metadata.get("splits", {}),
         }
 
 

@@ -17,7 +17,8 @@ from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, Us
 from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
-from neurostore.store import layout
+from neurostore.splits import Timeline, TrialRows
+from neurostore.store import _catalogue, layout
 from neurostore.store.layout import Seconds
 from neurostore.store.tables import Span
 
@@ -244,7 +245,7 @@ class Session:
 
         edges = self.clock.edges(self.clock.tick(start), self.clock.bins(start, stop, bin), bin)
         ids = self._ids
-        rows = np.arange(len(ids)) if units is None else self._unit_rows(units)
+        rows = np.arange(len(ids)) if units is None else self.unit_rows(units)
         values = self._bin(edges)[rows]
         coords = {
             "unit": ids[rows].astype(object),
@@ -252,6 +253,20 @@ class Session:
             "observed": self._observed_bins(rows, edges),
         }
         return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(exact(bin))})
+
+    def events(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Events:
+        """Spikes of all units in windows [start, stop) ticks, (window,) each, which may overlap."""
+        low, high = self._all_ticks()
+        pieces = []
+        for first, last in zip(start.tolist(), stop.tolist(), strict=True):
+            rows = self._rows(max(first, low), min(last, high))
+            pieces.append((self._piece("time", *rows), self._piece("unit", *rows)))
+        window = np.repeat(np.arange(len(pieces)), [len(time) for time, _ in pieces])
+        if not pieces:
+            none = np.zeros(0, dtype=np.int64)
+            return Events(window, none, none)
+        time, unit = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+        return Events(window, time, unit.astype(np.int64))
 
     def psth(
         self,
@@ -319,7 +334,8 @@ class Session:
             )
         return np.asarray(self.stored("units").columns["unit"].values[:])
 
-    def _unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
+    def unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
+        """Rows (unit,) of units in the table of units, by their ids."""
         rows = {str(name): row for row, name in enumerate(self._ids)}
         for name in units:
             if str(name) not in rows:
@@ -339,7 +355,60 @@ class Session:
 
         A session whose source does not say is observed at all times.
         """
-        return self._observed(None if unit is None else int(self._unit_rows([unit])[0]))
+        return self._observed(None if unit is None else int(self.unit_rows([unit])[0]))
+
+    def timeline(self, units: Sequence[str] | None = None, trials: str | None = None) -> Timeline:
+        """What a split needs to know of the session; see `neurostore.splits`.
+
+        Blocks are counted from the first spike of `units`, and observed time is cut to end right
+        after their last one. A session that holds no spikes is taken whole, from its start.
+
+        Parameters
+        ----------
+        units : sequence of str, optional
+            The units whose spikes count; all without it.
+        trials : str, optional
+            A table of intervals, ``"trials"``, for splits by trial.
+        """
+        first, stop = self._spike_extent(units)
+        rows = None if trials is None else self._trial_rows(trials)
+        return Timeline(self.id, self.clock, first, self.observed().between(first, stop), rows)
+
+    def _spike_extent(self, units: Sequence[str] | None) -> tuple[int, int]:
+        """First tick of a spike of these units and the one after the last; or all the session."""
+        ends = (0, 0) if "spikes" not in self.tables else self._rows(*self._all_ticks())
+        if units is None and ends[0] == ends[1]:
+            if not self.start < self.stop:
+                raise UsageError(f"{self.id} holds no times, so there is nothing to split.")
+            return self.clock.tick(self.start), self.clock.tick(self.stop)
+        rows = None if units is None else self.unit_rows(units)
+        forth = range(ends[0], ends[1], layout.CHUNK)
+        first = next((t for low in forth for t in self._ticks_of(rows, low, ends[1])[:1]), None)
+        last = next(
+            (t for low in reversed(forth) for t in self._ticks_of(rows, low, ends[1])[-1:]), None
+        )
+        if first is None or last is None:
+            raise UsageError(
+                f"None of the {len(units or ())} units chosen has a spike in {self.id}."
+            )
+        return int(first), int(last) + 1
+
+    def _ticks_of(self, rows: NDArray[np.int64] | None, start: int, stop: int) -> NDArray[np.int64]:
+        """Ticks of the spikes of some units in one chunk's worth of rows from `start` on."""
+        stop = min(start + layout.CHUNK, stop)
+        time = self._piece("time", start, stop)
+        return time if rows is None else time[np.isin(self._piece("unit", start, stop), rows)]
+
+    def _trial_rows(self, name: str) -> TrialRows:
+        if name not in self.intervals:
+            raise NotFoundError("intervals", name, self.intervals, self.id)
+        columns = {
+            key: np.asarray(column.values[:])
+            for key, column in self.stored(f"intervals/{name}").columns.items()
+            if len(column.dims) == 1
+        }
+        own = [columns.pop(key) for key in ("start", "stop", "valid")]
+        return TrialRows(own[0], own[1], own[2], columns)
 
     def _observed(self, row: int | None) -> Intervals:
         table = self._observed_table
@@ -414,7 +483,7 @@ class Session:
         return flat.reshape(units, bins).astype(np.int32)
 
     def _unit_ticks(self, unit: str) -> NDArray[np.int64]:
-        row = int(self._unit_rows([unit])[0])
+        row = int(self.unit_rows([unit])[0])
         if "spikes" not in self.tables:
             return np.zeros(0, dtype=np.int64)
         first, last = self._rows(*self._all_ticks())
@@ -461,6 +530,19 @@ class Session:
                     f"{key}_{label}": variable.values[:, k] for k, label in enumerate(labels)
                 }
         return pd.DataFrame(columns)
+
+    def rows(self, table: str, where: str | None = None) -> pd.DataFrame:
+        """Rows of a table as a frame that keeps their numbers in the table as its index.
+
+        Parameters
+        ----------
+        where : str, optional
+            A SQL boolean expression: ``session.rows("intervals/trials", "choice = 1")``.
+        """
+        frame = self._pandas(table, wide=False)
+        frame.index.name = "row"
+        chosen = _catalogue.query(frame.reset_index(), where, f"{table} of {self.id}")
+        return chosen.set_index("row")
 
     def to_pynapple(self) -> dict[str, Any]:
         """The session as pynapple objects, by table name.
@@ -517,6 +599,18 @@ class Session:
             f"<details><summary>{len(self.tables)} tables</summary>"
             f"<table><tr><th>table</th><th>rows</th></tr>{tables}</table></details>"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Spikes of windows, each (spike,) int64: which window, tick, row of the table of units.
+
+    By window, then in time order.
+    """
+
+    window: NDArray[np.int64]
+    time: NDArray[np.int64]
+    unit: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.schemas import Finding, Table
-from neurostore.store import _catalogue, layout
+from neurostore.splits import Part, Split
+from neurostore.store import _catalogue, _splits, layout
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._versions import Commit, IcechunkVersions, Versions
 from neurostore.store.builder import check_tables
@@ -40,6 +41,7 @@ def create(url: str | Path) -> Store:
         layout.put_group(store, "sessions", {})
 
     about = who() | {"sessions": {}, "catalogue": _catalogue.Total().to_json()}
+    about |= {"splits": {}, "split_catalogue": _catalogue.Total(of="splits").to_json()}
     IcechunkVersions.create(place, start, about)
     return open(url)
 
@@ -93,7 +95,7 @@ class Store:
     def _see(self, snapshot: str) -> None:
         self.snapshot = snapshot
         self.zarr = self._versions.read(snapshot)
-        for cached in ("_commit", "rows"):
+        for cached in ("_commit", "rows", "split_rows"):
             self.__dict__.pop(cached, None)
         root = layout.get_document(self.zarr, "")
         found = (root or {}).get("attributes", {}).get("neurostore_format")
@@ -164,13 +166,17 @@ class Store:
         """
         return _catalogue.query(_catalogue.frame(self.rows), where, "sessions")
 
-    def units(self, where: str | None = None) -> pd.DataFrame:
+    def units(
+        self, where: str | None = None, sessions: Sequence[str] | None = None
+    ) -> pd.DataFrame:
         """All units of all sessions, with the columns that their sources have.
 
         Parameters
         ----------
         where : str, optional
             A SQL boolean expression: ``"region = 'CA1' AND rate_hz < 50"``.
+        sessions : sequence of str, optional
+            Ids of the sessions whose units are asked for.
 
         Returns
         -------
@@ -180,6 +186,7 @@ class Store:
         import pandas as pd
 
         ids = [row["id"] for row in self.rows if "units" in row["tables"]]
+        ids = ids if sessions is None else [id for id in ids if id in set(sessions)]
         frames = [_unit_frame(self.session(str(id))) for id in ids]
         known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
         if not frames:
@@ -207,6 +214,34 @@ class Store:
             raise DamagedError(f"{id} is not found; {attrs['id']} lies in its place. {WAY_OUT}")
         return Session(self, id, attrs)
 
+    # ---- splits
+
+    @cached_property
+    def split_rows(self) -> list[dict[str, Any]]:
+        """What is kept of every version of every split beside its rows, checked."""
+        return _splits.read_all(self.zarr, self._commit.metadata.get("split_catalogue"))
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        """The splits, one row a version: name, version, digest, rows (how many), labels."""
+        return _splits.frame(self.split_rows)
+
+    def split(self, name: str) -> Split | Part:
+        """A split, or one label of it.
+
+        Parameters
+        ----------
+        name : str
+            ``"blocks"`` for its newest version, ``"blocks/v2"``, ``"blocks/train"`` or
+            ``"blocks/v2/train"``.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest split, version or label there is.
+        """
+        return _splits.find(self.zarr, self.split_rows, name, self.url)
+
     def __contains__(self, id: object) -> bool:
         return any(row["id"] == id for row in self.rows)
 
@@ -228,6 +263,10 @@ class Store:
     def at(self, ref: str) -> Store:
         """The store as it was at a tag or snapshot; read only."""
         return Store(self._versions, self._versions.resolve(ref), pinned=True)
+
+    def pin(self) -> Store:
+        """The store at the snapshot it shows now, for good; read only."""
+        return Store(self._versions, self.snapshot, pinned=True)
 
     def refresh(self) -> Store:
         """Move on to the newest snapshot; gives the store itself."""
@@ -253,13 +292,18 @@ class Store:
         return Transaction(self, message, codecs)
 
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
-        """Every table of the sessions (all of them without `ids`) through both gates.
+        """Every table of the sessions through both gates; all of them and the splits without `ids`.
 
         Reads all values, and holds every table's content against the digest in its session's row.
         Damage is a finding too (``store/damage``), so that one bad chunk hides no other.
         """
         wanted = [str(row["id"]) for row in self.rows] if ids is None else list(ids)
-        return {id: _validate(self.session(id)) for id in wanted}
+        splits = self.validate_splits() if ids is None else {}
+        return {id: _validate(self.session(id)) for id in wanted} | splits
+
+    def validate_splits(self) -> dict[str, list[Finding]]:
+        """The rows of every version of every split through both gates, by path."""
+        return {one["id"]: _splits.validate(self.zarr, one) for one in self.split_rows}
 
 
 def _reopen(url: str, snapshot: str, pinned: bool) -> Store:

@@ -7,10 +7,11 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from zarr.core.sync import sync
 
@@ -18,7 +19,8 @@ import neurostore
 from neurostore.clocks import Clock, exact
 from neurostore.errors import ConflictError, NotFoundError, UsageError
 from neurostore.schemas import JSON, Finding, Table
-from neurostore.store import _catalogue, layout
+from neurostore.splits import Split
+from neurostore.store import _catalogue, _splits, layout
 from neurostore.store.builder import SessionBuilder, Staged, check, check_tables, refuse
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Transaction:
         self._seen: dict[str, Mapping[str, Any] | None] = {}
         self._rows: dict[str, Mapping[str, Any] | None] = {}
         self._updates: dict[str, dict[str, Table]] = {}
+        self._splits: dict[str, Split] = {}
         self._over = ""
         self.snapshot = self._began
 
@@ -67,24 +70,42 @@ class Transaction:
         finally:
             self._over = self._over or "is over"
 
-    def put(self, staged: Staged | SessionBuilder, *, replace: bool = False) -> list[Finding]:
+    @overload
+    def put(self, staged: Staged | SessionBuilder, *, replace: bool = False) -> list[Finding]: ...
+    @overload
+    def put(self, staged: Split) -> Split: ...
+
+    def put(
+        self, staged: Staged | SessionBuilder | Split, *, replace: bool = False
+    ) -> list[Finding] | Split:
         """Add a session (or whatever else is `Staged`), checked by value before it is written.
+
+        A split becomes the next version of its name, and nothing is written where the newest
+        version is equal to it.
 
         Returns
         -------
         list of Finding
             What was found and is kept with it.
+        Split
+            Of a split: with the version that it is.
 
         Raises
         ------
         RefusedError
             With every finding, where one is critical; nothing of it was written.
+        NotFoundError
+            Where a split names a session that is not in the store.
         UsageError
             Where there is one of this id and `replace` is not said.
         """
+        if isinstance(staged, Split):
+            return self._put_split(staged, replace)
         made: Staged = staged.build() if isinstance(staged, SessionBuilder) else staged
         if not hasattr(made, "tables") or not hasattr(made, "path"):
-            raise UsageError(f"put takes a SessionBuilder, found {type(staged).__name__}.")
+            raise UsageError(
+                f"put takes a SessionBuilder or a Split, found {type(staged).__name__}."
+            )
         path = made.path
         before = self._touch(made.id, path)
         if before is not None and not replace:
@@ -146,6 +167,36 @@ class Transaction:
         self._changes[session] = "delete"
 
     # ---- writing
+
+    def _put_split(self, split: Split, replace: bool) -> Split:
+        self._refuse_over()
+        if replace:
+            raise UsageError("A split is never replaced: put makes the next version of its name.")
+        for id in split.sessions:
+            self._refuse_other_session(split, id)
+        before = self._splits.get(split.name)
+        version, digest = (before.version, before.digest) if before else (0, "")
+        newest = _splits.newest(self._store.split_rows, split.name)
+        if before is None and newest is not None:
+            version, digest = int(newest["version"]), newest["digest"]
+        made = replaced(split, version=(version or 0) + (digest != split.digest))
+        if digest != split.digest:
+            self.put(_splits.StagedSplit(made, made.version or 1))
+        self._splits[split.name] = made
+        return made
+
+    def _refuse_other_session(self, split: Split, id: str) -> None:
+        """Raise where the store has no such session, or one of another clock."""
+        attrs = _catalogue.read_attrs(self._draft.store, layout.session_path(id))
+        if attrs is None:
+            where = f"{self._store.url}, though split {split.name!r} names it"
+            raise NotFoundError("session", id, [str(row["id"]) for row in self._store.rows], where)
+        there, said = _clock_of(attrs).rate, split.rate(id)
+        if said not in (None, there):
+            raise UsageError(
+                f"Split {split.name!r} counts {float(said or 0):g} ticks a second of {id}, the "
+                f"store {float(there):g}. Make it on store.session({id!r}).timeline()."
+            )
 
     def _touch(self, id: str, path: str) -> Mapping[str, Any] | None:
         """The row of `id` in the draft; remembers what it was when the transaction began."""
@@ -244,17 +295,29 @@ class Transaction:
             now = _row_at(newest, self._paths[id])
             if _checksum(now) != _checksum(self._seen[id]):
                 raise self._conflict(id, now, head)
-        total = _catalogue.Total(self._store._versions.about(head).metadata.get("catalogue"))
-        changed = self._changed()
-        total = total.plus((self._seen[id] for id in changed), -1)
-        total = total.plus(self._rows[id] for id in changed)
+        about = self._store._versions.about(head).metadata
+        splits = [id for id in self._changed() if _splits.is_split(id)]
+        sessions = [id for id in self._changed() if not _splits.is_split(id)]
+        kept = about.get("split_catalogue")
+        split_total = (
+            _splits.total_of(_splits.read_all(newest, None))
+            if kept is None  # the last commit was made before there were splits
+            else _catalogue.Total(kept, of="splits")
+        )
         return {
             **who(),
             "transaction": self._id,
-            "sessions": {id: self._changes[id] for id in changed},
-            "catalogue": total.to_json(),
+            "sessions": {id: self._changes[id] for id in sessions},
+            "splits": {id: self._changes[id] for id in splits},
+            "catalogue": self._added(_catalogue.Total(about.get("catalogue")), sessions),
+            "split_catalogue": self._added(split_total, splits),
             "parents": self._parents(),
         }
+
+    def _added(self, total: _catalogue.Total, changed: list[str]) -> dict[str, JSON]:
+        """The total after what was changed, for the metadata of the commit."""
+        total = total.plus((self._seen[id] for id in changed), -1)
+        return total.plus(self._rows[id] for id in changed).to_json()
 
     def _changed(self) -> list[str]:
         """What is another one than when the transaction began."""
@@ -278,7 +341,7 @@ class Transaction:
         for commit in islice(self._store._versions.log(head), 1000):
             if commit.snapshot == self._began:
                 break
-            if id in commit.metadata.get("sessions", {}):
+            if id in commit.changes:
                 when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
                 who = (
                     f"{commit.author}@{commit.host} in {commit.snapshot} "
@@ -287,7 +350,8 @@ class Transaction:
                 break
         return ConflictError(
             f"{what} by {who} after {self._began}, the snapshot this store shows; two edits of one "
-            "session conflict. Nothing was written: store.refresh(), look, and repeat it."
+            f"{'split' if _splits.is_split(id) else 'session'} conflict. Nothing was written: "
+            "store.refresh(), look, and repeat it."
         )
 
 

@@ -1,76 +1,36 @@
-"""Pictures of a session, small enough to be inlined in a page: raster and PSTH."""
+"""Pictures of a session: raster and PSTH."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from neurostore.errors import MissingExtraError, UsageError
+from neurostore.errors import UsageError
+from neurostore.figures._picture import (
+    INK,
+    MARK,
+    PALETTE,
+    REST,
+    Floats,
+    Picture,
+    empty,
+    picture,
+    plain,
+)
 from neurostore.store import Session
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Floats: TypeAlias = NDArray[np.float64]
-
-# Okabe & Ito 2008, without its yellow and black: colours that colour-blind people tell apart.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-REST, INK, MARK = "#777777", "#222222", "#EDEDED"
 
 VECTOR = 3_000
 """Spikes above which they are drawn as pixels: a path a spike would make the page heavy."""
 
 DENSE = 20_000
 """Spikes above which those of a PSTH are drawn thinner and fainter, or all would be black."""
-
-DPI = 200
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as bytes, with the words that go with it.
-
-    Attributes
-    ----------
-    data : bytes
-        An SVG file.
-    alt : str
-        What is to be seen, for who cannot see it.
-    caption : str
-        What it shows, and of what.
-    """
-
-    data: bytes
-    alt: str
-    caption: str
-
-    @property
-    def uri(self) -> str:
-        """The picture as a ``data:`` address; as an image, an SVG runs no script."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.data).decode()
-
-    def html(self) -> str:
-        """Write it as a ``<figure>`` that stands on its own."""
-        image = f'<img src="{self.uri}" alt="{escape(self.alt)}">'
-        return f"<figure>{image}<figcaption>{escape(self.caption)}</figcaption></figure>"
-
-    def _repr_html_(self) -> str:
-        return self.html()
-
-    def save(self, path: str | Path) -> Path:
-        """Write the SVG to `path`."""
-        Path(path).write_bytes(self.data)
-        return Path(path)
 
 
 def raster(session: Session, start: float, stop: float, *, intervals: str = "trials") -> Picture:
@@ -90,7 +50,7 @@ def raster(session: Session, start: float, stop: float, *, intervals: str = "tri
     MissingExtraError
         Where matplotlib is not installed.
     """
-    figure = _figure(7.4, 4.4)
+    figure = empty(7.4, 4.4)
     if not stop > start or "units" not in session.tables or not session.units.sizes["unit"]:
         raise UsageError(
             f"A raster needs units and a start before its stop, found {session.id!r} with tables "
@@ -102,12 +62,12 @@ def raster(session: Session, start: float, stop: float, *, intervals: str = "tri
     units = session.units.sizes["unit"]
     axes.set(xlim=(start, stop), ylim=(units - 0.5, -0.5))
     axes.set(xlabel="Time in session (s)", ylabel="Unit, by region" if regions else "Unit")
-    _plain(axes)
+    plain(axes)
     _legend(axes, regions, intervals.removesuffix("s") if marked else "")
     said = f"{drawn:,} spikes of {units:,} units of {session.id}, {start:g} to {stop:g} s"
     shaded = f"; shaded: rows of {intervals}" if marked else ""
     where = f" in {', '.join(regions)}" if regions else ""
-    return _picture(figure, f"Raster: {said}{where}.", f"{said}{shaded}.")
+    return picture(figure, f"Raster: {said}{where}.", f"{said}{shaded}.")
 
 
 def psth(
@@ -141,14 +101,14 @@ def psth(
     MissingExtraError
         Where matplotlib is not installed.
     """
-    figure = _figure(5.4, 4.8)
+    figure = empty(5.4, 4.8)
     table = session.psth(unit, times, window=window, bin=bin)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_trials(above, session.spike_times(unit), table["event"].values, window)
     _draw_rate(below, table, bin)
     for axes in (above, below):
         axes.axvline(0, color=PALETTE[1], linewidth=1.2, linestyle=(0, (4, 3)))
-        _plain(axes)
+        plain(axes)
     below.set(xlim=window, ylabel="Rate (spikes/s)")
     below.set_xlabel(f"Time from {event} (s)", parse_math=False)
     region = _regions(session).get(unit, "")
@@ -158,28 +118,7 @@ def psth(
     said = f"Unit {unit} of {session.id} around {event}: {trials:,} trials"
     peak = f"The mean rate peaks at {float(table['rate_hz'].max()):.1f} spikes per second."
     how = f"mean rate in bins of {bin * 1000:g} ms, band: standard error of the mean."
-    return _picture(figure, f"{said}. {peak}", f"{said}; {how}")
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Make an empty figure, inches; no pyplot, so that nothing outlives the call."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Drawing figures", "figures") from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def _picture(figure: Figure, alt: str, caption: str) -> Picture:
-    file = BytesIO()
-    figure.savefig(file, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
-    return Picture(file.getvalue(), alt, caption)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-    axes.locator_params(axis="x", steps=[1, 2, 5, 10])
+    return picture(figure, f"{said}. {peak}", f"{said}; {how}")
 
 
 def _regions(session: Session) -> dict[str, str]:

@@ -1,0 +1,206 @@
+"""What any forecast must beat: the training mean, and the rate of the last moments.
+
+Every baseline predicts (window, unit) expected spikes a bin from one thing, which `reads` names,
+and says by `describe` what was chosen on validation. Probes, which read no spikes, are in `probes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neurostore.errors import JSON, UsageError
+from neurostore.metrics import Null
+
+Floats: TypeAlias = NDArray[np.float64]
+Reads: TypeAlias = Literal["history", "start", "state"]
+
+TIME_CONSTANTS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Baseline(Protocol):
+    """Anything that predicts one rate a unit over the horizon."""
+
+    reads: ClassVar[Reads]
+
+    def predict(self, values: ArrayLike, /) -> Floats:
+        """(window, unit) expected spikes a bin.
+
+        Parameters
+        ----------
+        values
+            By `reads`: history counts (window, unit, bin), starts in seconds (window,), or
+            states (window,).
+        """
+        ...
+
+    def describe(self) -> dict[str, JSON]:
+        """Name and chosen constants."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingMean:
+    """The training-mean rate, whatever happened before: the null itself, at 0 bits."""
+
+    reads: ClassVar[Reads] = "history"
+    null: Null
+
+    def predict(self, values: ArrayLike, /) -> Floats:
+        """(window, unit) expected spikes a bin, from history counts (window, unit, bin)."""
+        return np.tile(self.null.rate, (len(_history(values, self.null)), 1))
+
+    def describe(self) -> dict[str, JSON]:
+        """Name and chosen constants."""
+        return {"name": "training mean"}
+
+
+@dataclass(frozen=True, eq=False)
+class TrailingRate:
+    """The rate of a unit's last moments, mixed with its training mean.
+
+    Attributes
+    ----------
+    null : Null
+        Training means.
+    bins : int
+        Length of the trailing boxcar.
+    time_constant : float
+        The same, seconds.
+    weight : float
+        Share of the training mean, in (0, 1].
+    """
+
+    reads: ClassVar[Reads] = "history"
+    null: Null = field(repr=False)
+    bins: int
+    time_constant: float
+    weight: float
+
+    @classmethod
+    def choose(
+        cls,
+        history: ArrayLike,
+        target: ArrayLike,
+        *,
+        null: Null,
+        bin: float,
+        mask: ArrayLike | None = None,
+        time_constants: Sequence[float] | None = None,
+        weights: Sequence[float] = WEIGHTS,
+    ) -> TrailingRate:
+        """Boxcar and weight with the highest pooled log-likelihood of validation windows.
+
+        Parameters
+        ----------
+        history, target : (window, unit, bin) int
+            Counts of the validation windows, before and after their start.
+        null : Null
+            Training means.
+        bin : float
+            Width of a bin, seconds.
+        mask : (window, unit, bin) bool, optional
+            True where the target was observed.
+        time_constants : sequence of float, optional
+            Boxcars to try, seconds; 0.1 to 30 s and the whole history, up to its length, where
+            not given.
+        weights : sequence of float
+            Shares of the training mean to try, in (0, 1].
+
+        Raises
+        ------
+        UsageError
+            Where a boxcar is longer than the history, or a weight leaves a rate of zero possible.
+        """
+        past = _history(history, null)
+        refuse_empty(past, "validation")
+        lengths = _lengths(time_constants, past.shape[-1], bin)
+        if not weights or not all(0 < weight <= 1 for weight in weights):
+            raise UsageError(
+                f"Weights of the training mean must lie in (0, 1], found {list(weights)}: at 0 a "
+                "silent history would predict a rate of zero."
+            )
+        spikes, bins = horizon_sums(target, mask)
+        tried = [
+            cls(null, length, length * bin, weight) for length in lengths for weight in weights
+        ]
+        return max(tried, key=lambda one: log_likelihood(one.predict(past), spikes, bins))
+
+    def predict(self, values: ArrayLike, /) -> Floats:
+        """(window, unit) expected spikes a bin, from history counts (window, unit, bin)."""
+        past = _history(values, self.null)
+        if past.shape[-1] < self.bins:
+            raise UsageError(
+                f"A trailing boxcar of {self.bins} bins is longer than the history of "
+                f"{past.shape[-1]}. Choose it on windows of the same history."
+            )
+        trailing = past[..., -self.bins :].mean(-1, dtype=np.float64)
+        rate: Floats = self.weight * self.null.rate + (1 - self.weight) * trailing
+        return rate
+
+    def describe(self) -> dict[str, JSON]:
+        """Name and chosen constants."""
+        return {
+            "name": "trailing rate",
+            "time_constant": self.time_constant,
+            "training_mean_weight": self.weight,
+        }
+
+
+def _history(values: ArrayLike, null: Null) -> NDArray[np.generic]:
+    past = np.asarray(values)
+    if past.ndim != 3 or past.shape[1] != len(null.units):
+        raise UsageError(
+            f"A history must be (window, unit, bin) of {len(null.units)} units, "
+            f"found shape {past.shape}."
+        )
+    return past
+
+
+def refuse_empty(values: NDArray[np.generic], what: str) -> None:
+    """Refuse to fit or choose on no window at all."""
+    if not len(values):
+        raise UsageError(f"There is no {what} window to choose on. Give the split longer blocks.")
+
+
+def _lengths(time_constants: Sequence[float] | None, history: int, bin: float) -> list[int]:
+    """Boxcars in bins, distinct and sorted."""
+    if time_constants is None:
+        tried = [round(one / bin) for one in TIME_CONSTANTS]
+        return sorted({history} | {length for length in tried if 1 <= length <= history})
+    for one in time_constants:
+        if not 1 <= round(one / bin) <= history:
+            raise UsageError(
+                f"A trailing boxcar of {one:g} s does not fit: the history is "
+                f"{history * bin:g} s in bins of {bin:g} s. Give others, or a longer history."
+            )
+    return sorted({round(one / bin) for one in time_constants})
+
+
+def horizon_sums(target: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Floats]:
+    """(window, unit) spikes and bins observed in the horizon.
+
+    Parameters
+    ----------
+    target : (window, unit, bin) int
+        Counts.
+    mask : (window, unit, bin) bool or None
+        True where observed; everywhere where None.
+    """
+    counts = np.asarray(target, dtype=np.float64)
+    seen = np.ones(counts.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
+    if counts.ndim != 3 or seen.shape != counts.shape:
+        raise UsageError(
+            f"Targets and their mask must be (window, unit, bin): {counts.shape}, {seen.shape}."
+        )
+    return np.where(seen, counts, 0.0).sum(-1), seen.sum(-1).astype(np.float64)
+
+
+def log_likelihood(rate: Floats, spikes: Floats, bins: Floats) -> float:
+    """Pooled Poisson log-likelihood of (window, unit) sums, nats, without ``log k!``."""
+    return float((spikes * np.log(rate) - bins * rate).sum())

@@ -1,0 +1,6 @@
+"""HTML pages that stand on their own, without network or script: of a store, of a run."""
+
+from neurostore.report._catalogue import catalogue_page
+from neurostore.report._page import STYLE
+
+__all__ = ["STYLE", "catalogue_page"]

@@ -1,0 +1,183 @@
+"""Where the windows of one session lie: inside observed time, its split, and around its events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurostore.errors import NotFoundError
+from neurostore.intervals import Intervals
+from neurostore.sample.plan import Runs, Ticks, Window, join, lay
+from neurostore.sample.streams import Chosen
+
+if TYPE_CHECKING:
+    from neurostore.splits import Part
+
+SEES: Mapping[str, tuple[str, ...]] = {"validation": ("train",), "test": ("train", "validation")}
+"""Labels that a history that may cross can reach into, beside its own and unlabelled time."""
+
+REFUSED = -2
+"""Stands for the block of a window that may not be; -1 for that of one without a split."""
+
+_FAR = 2**62
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The windows of a session.
+
+    Attributes
+    ----------
+    pieces : mapping
+        Observed time by block of the split; all of it under -1 without a split.
+    events : int
+        How many events `around` named.
+    """
+
+    chosen: Chosen
+    window: Window
+    part: Part | None
+    may_cross: bool
+    pieces: Mapping[int, Intervals]
+    events: int = 0
+
+    @cached_property
+    def runs(self) -> Runs:
+        """All windows, as runs."""
+        clock = self.chosen.session.clock
+        present, length = self.window.ticks(clock)
+        step = self.window.step * clock.rate
+        if self.window.around is not None:
+            start = _around(self.chosen, self.window)
+        else:
+            before = present if self.may_cross else 0
+            laid = [
+                lay(piece.start - before, piece.stop, block, length, step)
+                for block, piece in self.pieces.items()
+            ]
+            runs = join(laid, step)
+            if not self.may_cross and not self.chosen.differs:
+                return runs
+            start = runs.starts()[0]
+        block = self.admit(start)
+        return Runs.single(start[block > REFUSED], block[block > REFUSED])
+
+    def admit(self, start: Ticks) -> Ticks:
+        """The block (window,) that windows of these starts lie in, `REFUSED` where they may not."""
+        present, length = self.window.ticks(self.chosen.session.clock)
+        target, stop = start + (present if self.may_cross else 0), start + length
+        block = self._block(target, stop)
+        if self.may_cross:
+            seen = self.chosen.any_observed.covers(start, stop)
+            block[~(seen & self._allowed.covers(start, target))] = REFUSED
+        if self.chosen.differs:
+            whole = [one.covers(start, stop) for one in self.chosen.observed]
+            block[~np.any(whole, axis=0)] = REFUSED
+        return block
+
+    def _block(self, first: Ticks, stop: Ticks) -> Ticks:
+        starts, stops, blocks = self._edges
+        if not len(starts):
+            return np.full(len(first), REFUSED, dtype=np.int64)
+        which = np.searchsorted(starts, first, side="right") - 1
+        inside = (which >= 0) & (stops[np.maximum(which, 0)] >= stop)
+        return np.where(inside, blocks[np.maximum(which, 0)], REFUSED)
+
+    @cached_property
+    def _edges(self) -> tuple[Ticks, Ticks, Ticks]:
+        """Start, stop and block of every piece, in time order."""
+        rows = sorted((*edge, block) for block, piece in self.pieces.items() for edge in piece)
+        made = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return made[:, 0], made[:, 1], made[:, 2]
+
+    @cached_property
+    def _allowed(self) -> Intervals:
+        """Where a history may lie."""
+        everywhere = Intervals(np.array([-_FAR]), np.array([_FAR]))
+        if self.part is None:
+            return everywhere
+        seen = {self.part.label, *SEES.get(self.part.label, ())}
+        for label in self.part.split.labels:
+            if label not in seen:
+                everywhere -= self.part.split.intervals(self.chosen.session.id, label)
+        return everywhere
+
+    @property
+    def domain(self) -> Intervals:
+        """All pieces as one set."""
+        starts, stops, _ = self._edges
+        return Intervals(starts, stops)
+
+    @property
+    def longest(self) -> int:
+        """Ticks of the longest interval."""
+        return max(
+            (int((one.stop - one.start).max()) for one in self.pieces.values() if len(one)),
+            default=0,
+        )
+
+
+def lay_session(chosen: Chosen, window: Window, part: Part | None, *, may_cross: bool) -> Laid:
+    """The windows of one session."""
+    pieces = {-1: chosen.any_observed}
+    if part is not None and chosen.session.id not in part.split.sessions:
+        pieces = {}
+    elif part is not None:
+        rows, starts, stops = part.blocks(chosen.session.id)
+        blocks = zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True)
+        found = {row: chosen.any_observed.between(low, high) for row, low, high in blocks}
+        pieces = {row: piece for row, piece in found.items() if len(piece)}
+    events = 0 if window.around is None else len(_events(chosen, window))
+    return Laid(chosen, window, part, may_cross, pieces, events)
+
+
+def _around(chosen: Chosen, window: Window) -> Ticks:
+    """Start ticks (window,) of the windows around the events of a session, ascending."""
+    clock, event = chosen.session.clock, _events(chosen, window)
+    present, length = window.ticks(clock)
+    if window.before is None or window.after is None:
+        return np.unique(event - present)
+    low, high = clock.tick(-window.before), clock.tick(window.after)
+    step = window.step * clock.rate
+    runs = lay(event + low, event + high, -1, length, step)
+    return np.unique(runs.starts()[0])
+
+
+def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
+    """Ticks (event,) of the valid events that a window is laid around; none without the table."""
+    table, _, column = str(window.around).partition(".")
+    session, name = chosen.session, f"intervals/{table}"
+    if name not in session.tables:
+        return np.zeros(0, dtype=np.int64)
+    columns = session.stored(name).columns
+    timed = [key for key, one in columns.items() if one.attrs.get("units") == "tick"]
+    if column not in timed:
+        raise NotFoundError("time column", column, timed, f"{name} of {session.id}")
+    valid = columns["valid" if column in ("start", "stop") else f"{column}_valid"].values[:]
+    good = np.asarray(valid).copy()
+    if window.where is not None:
+        chosen_rows = np.zeros(len(good), dtype=bool)
+        chosen_rows[session.rows(name, window.where).index] = True
+        good &= chosen_rows
+    made: Ticks = np.asarray(columns[column].values[:])[good]
+    return made
+
+
+def refuse_unknown_table(chosen: Sequence[Chosen], window: Window) -> None:
+    """Refuse `around` where no session has its table, naming the nearest."""
+    if window.around is None:
+        return
+    table = window.around.partition(".")[0]
+    known = {
+        name.removeprefix("intervals/")
+        for one in chosen
+        for name in one.session.tables
+        if name.startswith("intervals/")
+    }
+    if table not in known:
+        raise NotFoundError("intervals", table, known, f"any of the {len(chosen)} sessions chosen")
