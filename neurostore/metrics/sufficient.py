@@ -191,7 +191,7 @@ def _recorded(
             f"Blocks must be (window,) integers: {len(counts)} windows, "
             f"found {row.dtype} of shape {row.shape}."
         )
-    if (wrong := seen & ~((counts >= 0) & (counts == np.rint(counts)))).any():
+    if (wrong := seen & ~((counts >= 0) & np.isfinite(counts) & (counts == np.rint(counts)))).any():
         window, unit, _ = np.argwhere(wrong)[0]
         raise UsageError(
             f"Recorded counts must be whole numbers >= 0: found {counts[wrong][0]} "
