@@ -30,7 +30,6 @@ from neurostore.store._versions import IcechunkVersions
 from neurostore.store.store import who
 from neurostore.store.urls import parse
 
-
 NUMBERS = count()
 
 
