@@ -363,7 +363,7 @@ def test_people_read_rows_and_seconds_of_every_label():
     ]
     hand = Split("h", {}, ["d/s"], np.array([0]), np.array([5000]), ["train"])
     assert repr(hand).endswith("1 row  5,000 ticks")
-    assert repr(whole()["test"]).startswith("<Part blocks/test: ")
+    assert repr(whole()["test"]) == "<Part blocks/test: 2 rows, 20.0 s>"
 
 
 def test_the_same_arguments_give_the_same_split_in_another_process():

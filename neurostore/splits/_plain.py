@@ -55,12 +55,12 @@ def settings(definition: Mapping[str, JSON]) -> str:
     return f"{definition.get('made_by', 'by hand')}  {', '.join(said)}".rstrip()
 
 
-def line(label: str, lengths: Sequence[tuple[int, Fraction | None]]) -> str:
-    """A label, how many rows it has, and how long: (ticks, ticks a second) of every row."""
+def size(lengths: Sequence[tuple[int, Fraction | None]]) -> tuple[str, str]:
+    """How many rows, and how long together; a row is (ticks, ticks a second where known)."""
     seconds = sum(Fraction(ticks) / (rate or 1) for ticks, rate in lengths)
     known = all(rate for _, rate in lengths)
     long = f"{float(seconds):,.1f} s" if known else f"{sum(n for n, _ in lengths):,} ticks"
-    return f"{label:<12}{counted(len(lengths), 'row'):>12}  {long}"
+    return counted(len(lengths), "row"), long
 
 
 def _short(value: JSON) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from neurostore.clocks import exact
 from neurostore.errors import JSON, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals, Ticks
-from neurostore.splits._plain import as_json, as_ticks, check_name, line, settings
+from neurostore.splits._plain import as_json, as_ticks, check_name, settings, size
 
 Texts = NDArray[Any]
 _TEXT = np.dtypes.StringDType()
@@ -243,15 +243,15 @@ class Split:
             f"<Split {self.title}: {counted(len(self), 'row')} of "
             f"{counted(len(self.sessions), 'session')}, digest {self.digest[:12]}>"
         )
-        lines = [settings(self.definition), *(self._line(label) for label in self.labels)]
-        return "\n  ".join([head, *lines])
+        sizes = {label: self._size(label) for label in self.labels}
+        lines = [f"{label:<12}{rows:>12}  {long}" for label, (rows, long) in sizes.items()]
+        return "\n  ".join([head, settings(self.definition), *lines])
 
-    def _line(self, label: str) -> str:
-        """A label, how many rows it has, and how long they are."""
+    def _size(self, label: str) -> tuple[str, str]:
         mine = self.label == label
         rates = {id: self.rate(id) for id in self.sessions}
         rows = zip(self.session[mine], (self.stop - self.start)[mine].tolist(), strict=True)
-        return line(label, [(length, rates[str(id)]) for id, length in rows])
+        return size([(length, rates[str(id)]) for id, length in rows])
 
 
 @dataclass(frozen=True)
@@ -289,4 +289,4 @@ class Part:
         return self.split.intervals(session, self.label)
 
     def __repr__(self) -> str:
-        return f"<Part {self.name}: {self.split._line(self.label)}>"
+        return f"<Part {self.name}: {', '.join(self.split._size(self.label))}>"
