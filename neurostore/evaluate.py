@@ -196,6 +196,21 @@ class Scores:
             )
         return pd.DataFrame(rows)
 
+    def shown(self) -> pd.DataFrame:
+        """The same for a terminal: each score with its interval as one text."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "model": one["name"],
+                "bits per spike": said(one["bits_per_spike"], one["interval"]),
+                "model minus it": said(**gain) if (gain := one["difference"]) else "",
+                "correlation": said(one["correlation"]),
+                "what it is": one["about"],
+            }
+            for one in self.to_json()["models"]
+        )
+
     @classmethod
     def pool(cls, scores: Sequence[Scores]) -> Scores:
         """Rotations of one evaluation as one, with all their blocks.
@@ -503,6 +518,14 @@ def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
 def _state(batch: Batch) -> Counts:
     """Whether the behaviour was observed at the present (window,)."""
     return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
+
+
+def said(bits_per_spike: float | None, interval: Sequence[float] | None = None) -> str:
+    """``0.752 [0.698, 0.811]``; a dash where there is none."""
+    if bits_per_spike is None:
+        return "-"
+    ends = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{bits_per_spike:.3f}{ends}"
 
 
 def _sum(parts: Sequence[Statistics]) -> Statistics:
