@@ -89,3 +89,29 @@ def test_a_table_is_added_as_the_page_says():
     pupil = session.behaviour["pupil"]
     assert pupil["valid"].values.sum() == 45
     np.testing.assert_allclose(pupil["time"].values, np.arange(50) / 5)
+
+
+@pytest.mark.realdata
+def test_a_session_is_split_into_blocks_as_the_page_says(page, data):
+    folder = data("hippocampus_nelpy") / "w-maze"
+    store = page["keep"]("memory://w-maze-splits", folder).store
+    names = code("split-a-session.md")
+    kept = names["keep"](store, names["five_rotations"](store, "w-maze/w1"))
+    assert [split.title for split in kept] == [f"rotation-{k}/v1" for k in (0, 2, 4, 6, 8)]
+    text = (PAGES / "split-a-session.md").read_text("utf-8")
+    assert f'>>> keep(store, five_rotations(store, "w-maze/w1"))[0]\n{kept[0]!r}\n' in text
+    assert f"version\n{store.split('rotation-0/test')!r}\n" in text
+
+
+def test_trials_are_split_into_folds_as_the_page_says():
+    store = neurostore.create("memory://page-folds")
+    made = neurostore.SessionBuilder(dataset="d", session="s")
+    made.add_units({"u": np.arange(1000) / 10})
+    start = np.arange(90.0)
+    made.add_intervals("trials", start, start + 0.5, condition=[f"c{k % 3}" for k in range(90)])
+    with store.transaction("trials") as tx:
+        tx.put(made)
+    names = code("split-a-session.md")
+    kept = names["keep"](store, names["folds_of_trials"](store, "d/s", ["condition"]))
+    tested = np.concatenate([split["test"].blocks("d/s")[0] for split in kept])
+    assert sorted(tested.tolist()) == list(range(90))

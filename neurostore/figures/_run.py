@@ -20,7 +20,7 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> Picture:
     Parameters
     ----------
     metrics : sequence of mapping
-        epoch, train_loss and validation_loss (nats a bin, or None), as a run keeps them.
+        epoch, training_loss and validation_loss (nats a bin, or None), as a run keeps them.
     """
     if not metrics:
         raise UsageError("A training curve needs an epoch at least, found none.")
@@ -28,7 +28,7 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> Picture:
     axes = figure.add_subplot()
     epochs = [int(one["epoch"]) + 1 for one in metrics]
     last = []
-    for name, colour in (("train", PALETTE[0]), ("validation", PALETTE[1])):
+    for name, colour in (("training", PALETTE[0]), ("validation", PALETTE[1])):
         said = [(e, one[f"{name}_loss"]) for e, one in zip(epochs, metrics, strict=True)]
         points = [(e, float(loss)) for e, loss in said if loss is not None]
         if points:

@@ -53,12 +53,12 @@ class Null:
         UsageError
             Where a count is negative or no integer, a unit has no observed bin, or lengths differ.
         """
-        spikes = _whole(counts, "training spikes")
+        spikes = _whole(counts, "Training spikes")
         ids = tuple(str(unit) for unit in (range(len(spikes)) if units is None else units))
         if len(ids) != len(spikes):
             raise UsageError(f"A null needs one id a unit: {len(spikes)} counts, {len(ids)} ids.")
         observed = np.broadcast_to(np.asarray(bins), spikes.shape) if np.ndim(bins) == 0 else bins
-        total = _whole(observed, "training bins")
+        total = _whole(observed, "Training bins")
         if total.shape != spikes.shape:
             raise UsageError(
                 f"A null needs the bins of every unit: {len(spikes)} counts, {len(total)} bins."
@@ -81,6 +81,7 @@ def _whole(values: ArrayLike, what: str) -> Counts:
     array = np.asarray(values)
     if array.ndim != 1:
         raise UsageError(f"{what} must be (unit,), found shape {array.shape}.")
-    if not np.all(np.isfinite(array)) or (array < 0).any() or (array != np.rint(array)).any():
-        raise UsageError(f"{what} must be whole numbers >= 0, found {array.dtype} with others.")
+    if (wrong := ~((array >= 0) & np.isfinite(array) & (array == np.rint(array)))).any():
+        row = int(np.argmax(wrong))
+        raise UsageError(f"{what} must be whole numbers >= 0, found {array[row]} for unit {row}.")
     return array.astype(np.int64)

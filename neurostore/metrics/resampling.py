@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from neurostore.errors import JSON, UsageError
 from neurostore.metrics.null import Floats
 from neurostore.metrics.scores import Chosen, metric_named
 from neurostore.metrics.sufficient import SUMS, Statistics
+
+AT_ONCE = 100
+"""Draws summed at once: (draw, sum, unit) is the largest array, 24 MB for 3,000 units."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,10 @@ def _weights(stats: Statistics, *, draws: int, level: float, seed: int) -> Float
 def _values(stats: Statistics, metric: str, weights: Floats) -> Floats:
     """(1 + draw,) float64: the metric of every draw, NaN where it has no value."""
     score, chosen = metric_named(metric), Chosen.of(stats)
-    totals = np.einsum("db,qbu->dqu", weights, stats.sums, optimize=True)
-    values = (score(dict(zip(SUMS, total, strict=True)), chosen) for total in totals)
+    values: list[float | None] = []
+    for some in np.array_split(weights, math.ceil(len(weights) / AT_ONCE)):
+        totals = np.einsum("db,qbu->dqu", some, stats.sums, optimize=True)
+        values += [score(dict(zip(SUMS, total, strict=True)), chosen) for total in totals]
     return np.array([np.nan if value is None else value for value in values])
 
 
@@ -134,8 +140,8 @@ def _estimate(values: Floats, *, level: float, blocks: int, metric: str) -> Esti
     drawn = values[1:][np.isfinite(values[1:])]
     if not np.isfinite(values[0]) or not len(drawn):
         raise UsageError(
-            f"{metric} has no value here: {'no unit is scored' if len(drawn) else 'in no draw'}. "
-            "Score more time or more units."
+            f"{metric} has no value {'in any draw' if np.isfinite(values[0]) else 'here'}: units "
+            "need 20 training and 20 test spikes. Score more time or more units."
         )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(

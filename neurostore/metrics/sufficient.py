@@ -88,6 +88,12 @@ class Statistics:
         fewest = np.min([one.training_spikes for one in rotations], axis=0)
         return _joined(rotations, ids, fewest)
 
+    def only(self, units: Sequence[int]) -> Statistics:
+        """Of some units, by their places."""
+        names = tuple(self.units[place] for place in units)
+        sums, spikes = self.sums[:, :, list(units)], self.training_spikes[list(units)]
+        return Statistics(sums, self.blocks, self.rotations, spikes, names)
+
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The statistics as named arrays of numbers; unit ids as the bytes of a JSON list."""
         ids = json.dumps(list(self.units)).encode()
@@ -185,7 +191,7 @@ def _recorded(
             f"Blocks must be (window,) integers: {len(counts)} windows, "
             f"found {row.dtype} of shape {row.shape}."
         )
-    if (wrong := seen & ~((counts >= 0) & (counts == np.rint(counts)))).any():
+    if (wrong := seen & ~((counts >= 0) & np.isfinite(counts) & (counts == np.rint(counts)))).any():
         window, unit, _ = np.argwhere(wrong)[0]
         raise UsageError(
             f"Recorded counts must be whole numbers >= 0: found {counts[wrong][0]} "

@@ -22,7 +22,7 @@ States: TypeAlias = NDArray[np.int64]
 BANDWIDTHS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 STEP = 1.0
-"""Seconds over which training windows are summed before they are smoothed."""
+"""Seconds over which training windows are summed before smoothing; bandwidths are longer."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,10 +115,13 @@ class Evaluation:
         Seconds from one window to the next; the horizon without it.
     label : str
         The part of the split.
+    state : str, optional
+        A behaviour that tells states apart by being observed or not, for a probe of that alone.
     """
 
     stride: float | None = None
     label: str = "test"
+    state: str | None = None
 
     def __post_init__(self) -> None:
         if self.stride is not None and self.stride <= 0:

@@ -2,5 +2,6 @@
 
 from neurostore.report._catalogue import catalogue_page
 from neurostore.report._page import STYLE
+from neurostore.report._run import run_page
 
-__all__ = ["STYLE", "catalogue_page"]
+__all__ = ["STYLE", "catalogue_page", "run_page"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from neurostore.clocks import exact
 from neurostore.errors import JSON, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals, Ticks
+from neurostore.splits._plain import as_json, as_ticks, check_name, settings, size
 
 Texts = NDArray[Any]
 _TEXT = np.dtypes.StringDType()
-_VERSION = re.compile(r"v\d+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +58,25 @@ class Split:
     version: int | None = None
 
     def __post_init__(self) -> None:
-        _check_name(self.name, "A split")
+        check_name(self.name, "A split")
         columns = {
             "session": np.array([str(id) for id in self.session], dtype=_TEXT),
-            "start": _ticks(self.start, "start"),
-            "stop": _ticks(self.stop, "stop"),
+            "start": as_ticks(self.start, "start"),
+            "stop": as_ticks(self.stop, "stop"),
             "label": np.array([str(label) for label in self.label], dtype=_TEXT),
         }
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1:
             raise UsageError(f"Columns of split {self.name!r} need one length, found {lengths}.")
         for label in sorted({str(label) for label in columns["label"]}):
-            _check_name(label, "A label")
+            check_name(label, "A label")
         rows = list(zip(columns["session"], columns["start"].tolist(), strict=True))
         order = np.array(sorted(range(len(rows)), key=rows.__getitem__), dtype=np.int64)
         for name, column in columns.items():
             column = column[order]
             column.setflags(write=False)
             object.__setattr__(self, name, column)
-        object.__setattr__(self, "definition", _plain(self.definition, self.name))
+        object.__setattr__(self, "definition", as_json(self.definition, self.name))
         self._refuse_overlap()
 
     def _refuse_overlap(self) -> None:
@@ -218,8 +217,8 @@ class Split:
                 said["name"],
                 said["definition"],
                 np.array(session, dtype=_TEXT),
-                _ticks(start, "start"),
-                _ticks(stop, "stop"),
+                as_ticks(start, "start"),
+                as_ticks(stop, "stop"),
                 np.array(label, dtype=_TEXT),
                 said.get("version"),
             )
@@ -244,27 +243,15 @@ class Split:
             f"<Split {self.title}: {counted(len(self), 'row')} of "
             f"{counted(len(self.sessions), 'session')}, digest {self.digest[:12]}>"
         )
-        settings = [
-            f"{key} {_short(value)}"
-            for key, value in self.definition.items()
-            if key not in ("sessions", "made_by")
-        ]
-        how = f"  {self.definition.get('made_by', 'by hand')}  {', '.join(settings)}".rstrip()
-        return "\n".join([head, how, *(f"  {self._line(label)}" for label in self.labels)])
+        sizes = {label: self._size(label) for label in self.labels}
+        lines = [f"{label:<12}{rows:>12}  {long}" for label, (rows, long) in sizes.items()]
+        return "\n  ".join([head, settings(self.definition), *lines])
 
-    def _line(self, label: str) -> str:
-        rows = self.label == label
-        return f"{label:<12}{counted(int(rows.sum()), 'row'):>12}  {self._length(rows)}"
-
-    def _length(self, rows: NDArray[np.bool_]) -> str:
-        """Seconds in these rows, or ticks where the definition does not say how long one is."""
-        ticks = (self.stop - self.start)[rows].tolist()
+    def _size(self, label: str) -> tuple[str, str]:
+        mine = self.label == label
         rates = {id: self.rate(id) for id in self.sessions}
-        lengths = [
-            Fraction(length) / (rates[str(id)] or 1)
-            for length, id in zip(ticks, self.session[rows], strict=True)
-        ]
-        return f"{float(sum(lengths)):,.1f} s" if all(rates.values()) else f"{sum(ticks):,} ticks"
+        rows = zip(self.session[mine], (self.stop - self.start)[mine].tolist(), strict=True)
+        return size([(length, rates[str(id)]) for id, length in rows])
 
 
 @dataclass(frozen=True)
@@ -302,39 +289,4 @@ class Part:
         return self.split.intervals(session, self.label)
 
     def __repr__(self) -> str:
-        return f"<Part {self.name}: {self.split._line(self.label)}>"
-
-
-def _check_name(name: str, what: str) -> None:
-    if not name or "/" in name or not name.isprintable() or _VERSION.fullmatch(name):
-        raise UsageError(
-            f"{what} needs a name without slashes that is no version: 'blocks' or 'train', found "
-            f"{name!r}."
-        )
-
-
-def _ticks(values: Any, name: str) -> Ticks:
-    array = np.asarray(values)
-    if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
-        raise UsageError(
-            f"{name} of a split must be (row,) integer ticks, found {array.dtype} of shape "
-            f"{array.shape}."
-        )
-    return array.astype(np.int64)
-
-
-def _plain(definition: Mapping[str, JSON], name: str) -> dict[str, JSON]:
-    """The definition as JSON gives it back."""
-    try:
-        made: dict[str, JSON] = json.loads(json.dumps(dict(definition), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"The definition of split {name!r} is no JSON: {error}.") from error
-    return made
-
-
-def _short(value: JSON) -> str:
-    if isinstance(value, list) and value and all(isinstance(one, list) for one in value):
-        return " : ".join(
-            " ".join(str(part) for part in one) for one in value if isinstance(one, list)
-        )
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return f"<Part {self.name}: {', '.join(self.split._size(self.label))}>"

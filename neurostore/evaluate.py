@@ -1,0 +1,564 @@
+"""A run and held-out windows → scores, beside baselines on the same windows.
+
+The null is the training-mean rate of every unit; whatever a baseline chooses, it chooses on
+validation. What is kept of a prediction are sums by block, so that blocks can be drawn anew and
+rotations pooled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import neurostore
+from neurostore import metrics
+from neurostore.clocks import exact
+from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
+from neurostore.metrics import Null, Statistics
+from neurostore.models.baselines import TrailingRate, TrainingMean
+from neurostore.models.probes import SessionTime, StateMean
+from neurostore.recipes import TARGET, Recipe, dataset
+from neurostore.runs import Run, write
+from neurostore.sample import Batch, Behaviour, Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from neurostore.splits import Split
+    from neurostore.store import Store
+
+BATCH = 512
+EXAMPLES = 3
+DRAWS, LEVEL = 2000, 0.95
+STATE = "state"
+"""The stream under which a behaviour is read that tells states apart."""
+
+RULES = (
+    "Windows of one horizon each do not overlap; intervals are drawn over blocks; differences are "
+    "taken on the same windows and blocks."
+)
+
+Counts = NDArray[np.int64]
+Rates = NDArray[np.float64]
+Predict = Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One forecaster on the evaluated windows.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is: its constants, and on what they were chosen.
+    kind : {"model", "baseline", "probe"}
+    """
+
+    name: str
+    about: str
+    kind: str
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run scores on held-out windows, the model first, its baselines after it.
+
+    Attributes
+    ----------
+    about : mapping
+        label, stride, horizon and bin in seconds, windows, split, sessions, runs.
+    examples : sequence of mapping
+        A few windows with the recorded and the predicted counts of every unit.
+    """
+
+    about: Mapping[str, Any]
+    models: tuple[Scored, ...]
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def model(self) -> Scored:
+        """The model of the run."""
+        return self.models[0]
+
+    @property
+    def baseline(self) -> int:
+        """Number of the baseline that a model must beat: the best of them."""
+        plain = [row for row, one in enumerate(self.models) if one.kind == "baseline"]
+        return max(plain, key=lambda row: self._summaries[row]["bits_per_spike"] or -np.inf)
+
+    @cached_property
+    def _summaries(self) -> list[dict[str, Any]]:
+        return [metrics.summary(one.statistics, draws=DRAWS, level=LEVEL) for one in self.models]
+
+    def to_json(self) -> dict[str, Any]:
+        """All scores, their intervals and differences; a score without a value is None."""
+        first = self._summaries[0]
+        low, high = _ends(first["bits_per_spike_interval"]) or (None, None)
+        return {
+            **self.about,
+            "bits_per_spike": first["bits_per_spike"],
+            "bits_per_spike_low": low,
+            "bits_per_spike_high": high,
+            "blocks": first["blocks"],
+            "spikes": first["spikes"],
+            "null": first["null"]["bits_per_spike"],
+            "rules": RULES,
+            "scored": first["units_scored"],
+            "left_out": first["left_out"],
+            "ceiling": first["within_unit_correlation_ceiling"],
+            "ceilings_at_zero": first["correlation_ceilings_at_zero"],
+            "baseline": self.baseline,
+            "models": [self._model(row) for row in range(len(self.models))],
+            "units": self._units(),
+            "examples": [dict(one) for one in self.examples],
+        }
+
+    def _model(self, row: int) -> dict[str, Any]:
+        said, one = self._summaries[row], self.models[row]
+        return {
+            "name": one.name,
+            "about": one.about,
+            "kind": one.kind,
+            "bits_per_spike": said["bits_per_spike"],
+            "interval": _ends(said["bits_per_spike_interval"]),
+            "without_top_unit": said["bits_per_spike_without_top_unit"],
+            "median_unit": said["bits_per_spike_median_unit"],
+            "mean_unit": said["bits_per_spike_mean_unit"],
+            "nlb_bits_per_spike": said["nlb_bits_per_spike"],
+            "correlation": said["within_unit_correlation"],
+            "difference": self._difference(row) if row else None,
+        }
+
+    def _difference(self, row: int) -> dict[str, JSON] | None:
+        """The model minus another one, on the same blocks."""
+        ours, theirs = self.model.statistics, self.models[row].statistics
+        if len(ours) < 2 or self._summaries[row]["bits_per_spike"] is None:
+            return None
+        found = metrics.difference(ours, theirs, draws=DRAWS, level=LEVEL)
+        return {"bits_per_spike": found.value, "interval": [found.low, found.high]}
+
+    def _units(self) -> list[dict[str, Any]]:
+        """Every unit scored: the model's bits with an interval, and those of the baseline."""
+        ours, other = (
+            {one["unit"]: one for one in self._summaries[row]["per_unit"]}
+            for row in (0, self.baseline)
+        )
+        made = []
+        for number, (unit, one) in enumerate(ours.items()):
+            if one["bits_per_spike"] is None:
+                continue
+            alone = self.model.statistics.only([number])
+            whole = len(alone) > 1
+            interval = metrics.interval(alone, draws=DRAWS // 4, level=LEVEL) if whole else None
+            made.append(
+                {
+                    "unit": unit,
+                    "spikes": one["test_spikes"],
+                    "bits_per_spike": one["bits_per_spike"],
+                    "interval": None if interval is None else [interval.low, interval.high],
+                    "baseline": other[unit]["bits_per_spike"],
+                    "correlation": one["correlation"],
+                    "correlation_ceiling": one["correlation_ceiling"],
+                }
+            )
+        return made
+
+    def table(self) -> pd.DataFrame:
+        """One row a model: bits per spike with its interval, and the model minus it."""
+        import pandas as pd
+
+        rows = []
+        for one in self.to_json()["models"]:
+            low, high = one["interval"] or (None, None)
+            gain = one["difference"] or {"bits_per_spike": None, "interval": (None, None)}
+            rows.append(
+                {
+                    "model": one["name"],
+                    "bits_per_spike": one["bits_per_spike"],
+                    "low": low,
+                    "high": high,
+                    "difference": gain["bits_per_spike"],
+                    "difference_low": gain["interval"][0],
+                    "difference_high": gain["interval"][1],
+                    "without_top_unit": one["without_top_unit"],
+                    "median_unit": one["median_unit"],
+                    "correlation": one["correlation"],
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def shown(self) -> pd.DataFrame:
+        """The same for a terminal: each score with its interval as one text."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "model": one["name"],
+                "bits per spike": said(one["bits_per_spike"], one["interval"]),
+                "model minus it": said(**gain) if (gain := one["difference"]) else "",
+                "correlation": said(one["correlation"]),
+                "what it is": one["about"],
+            }
+            for one in self.to_json()["models"]
+        )
+
+    @classmethod
+    def pool(cls, scores: Sequence[Scores]) -> Scores:
+        """Rotations of one evaluation as one, with all their blocks.
+
+        Raises
+        ------
+        UsageError
+            Where there is none, or they hold other models.
+        """
+        if not scores:
+            raise UsageError("There is nothing to pool: give the scores of every rotation.")
+        names = [[one.name for one in each.models] for each in scores]
+        if any(one != names[0] for one in names):
+            raise UsageError(f"Scores of other models cannot be pooled: {names}.")
+        models = tuple(
+            replace(
+                scores[0].models[row],
+                about=_together([each.models[row].about for each in scores]),
+                statistics=Statistics.pool([each.models[row].statistics for each in scores]),
+            )
+            for row in range(len(names[0]))
+        )
+        about = dict(scores[0].about) | {
+            "windows": sum(each.about["windows"] for each in scores),
+            "split": _together([each.about["split"] for each in scores]),
+            "runs": [run for each in scores for run in each.about["runs"]],
+        }
+        return cls(about, models, scores[0].examples)
+
+    def save(self, folder: str | Path, name: str) -> Path:
+        """Write ``<name>.json`` (for people) and ``<name>.safetensors`` (the sums); the first."""
+        from safetensors.numpy import save
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            f"{row}.{key}": np.ascontiguousarray(array)
+            for row, one in enumerate(self.models)
+            for key, array in one.statistics.to_arrays().items()
+        }
+        path = folder / f"{name}.json"
+        write(path.with_suffix(".safetensors"), save(arrays))
+        write(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str) -> Scores:
+        """The scores that `save` wrote.
+
+        Raises
+        ------
+        NotFoundError, DamagedError
+            Where there are none, or one of the files is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(folder)
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            known = [one.stem for one in folder.glob("*.json")]
+            raise NotFoundError("scores", name, known, str(folder))
+        try:
+            said = json.loads(path.read_bytes())
+            arrays = load(path.with_suffix(".safetensors").read_bytes())
+            models = tuple(
+                Scored(one["name"], one["about"], one["kind"], _statistics(arrays, row))
+                for row, one in enumerate(said["models"])
+            )
+            about = {key: said[key] for key in ABOUT}
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise DamagedError(
+                f"The scores {name!r} in {folder} cannot be read ({error}). Evaluate the run again."
+            ) from error
+        return cls(about, models, tuple(said["examples"]))
+
+
+ABOUT = ("label", "stride", "horizon", "bin", "windows", "split", "sessions", "runs")
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    label: str | None = None,
+    stride: float | None = None,
+    store: Store | None = None,
+    save: bool = True,
+) -> Scores:
+    """Score a run on held-out windows, at the snapshot it was trained on.
+
+    Parameters
+    ----------
+    run : Run or path
+    label : str, optional
+        The part of the split; what the recipe says (``"test"``) without it.
+    stride : float, optional
+        Seconds from one window to the next; the recipe's, else the horizon.
+    store : Store, optional
+        An open store of the run's URL; opened by its URL without it. Later commits do not matter.
+    save : bool
+        Keep the scores in the run's folder, under ``scores/``.
+
+    Raises
+    ------
+    UsageError
+        Where what the run was trained on is not what is there: units, tables, split, recipe.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    recipe = run.recipe
+    _refuse_untrained(run)
+    opened = neurostore.open(run.identity["url"]) if store is None else store
+    there = opened.at(run.snapshot)
+    split = run.split
+    run.check(dataset(recipe, there, split["train"]).identity())
+    label, stride = label or recipe.evaluate.label, stride or recipe.evaluate.stride
+    scored = _Evaluation(recipe, run, there, split, label, float(stride or recipe.window.horizon))
+    scores = scored.scores()
+    if save:
+        scores.save(run.folder / "scores", score_name(label, stride, recipe))
+    return scores
+
+
+def score_name(label: str, stride: float | None, recipe: Recipe) -> str:
+    """``test`` at the recipe's own stride, else ``test-0.1s``."""
+    own = recipe.evaluate.stride or recipe.window.horizon
+    return label if stride in (None, own) else f"{label}-{stride:g}s"
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    recipe: Recipe
+    run: Run
+    store: Store
+    split: Split
+    label: str
+    stride: float
+
+    def _dataset(self, label: str, stride: float) -> Dataset:
+        streams = dict(self.recipe.streams)
+        if (state := self.recipe.evaluate.state) is not None:
+            streams[STATE] = Behaviour(state, rate=1 / float(self.recipe.bin()))
+        return dataset(self.recipe, self.store, self.split[label], stride=stride, streams=streams)
+
+    @cached_property
+    def _test(self) -> Dataset:
+        return self._dataset(self.label, self.stride)
+
+    @cached_property
+    def null(self) -> Null:
+        """The training-mean rates."""
+        return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
+
+    def scores(self) -> Scores:
+        """Every forecaster over every window."""
+        forecasters = [*self._model(), *self._baselines(), *self._probes()]
+        parts: list[list[Statistics]] = [[] for _ in forecasters]
+        for batch in self._test.loader(BATCH, shuffle=False):
+            target, mask = _target(batch)
+            for part, (*_, predict) in zip(parts, forecasters, strict=True):
+                block = batch.block.numpy()
+                rate = predict(batch)
+                part.append(
+                    metrics.statistics(rate, target, null=self.null, block=block, mask=mask)
+                )
+        models = tuple(
+            Scored(name, about, kind, _sum(part))
+            for (name, about, kind, _), part in zip(forecasters, parts, strict=True)
+        )
+        return Scores(self._about(), models, self._examples(forecasters[0][-1], forecasters[1][-1]))
+
+    def _examples(self, model: Predict, baseline: Predict) -> tuple[Mapping[str, Any], ...]:
+        """A few windows spread evenly over the evaluated ones, however well they are predicted."""
+        windows = len(self._test)
+        count = min(EXAMPLES, windows)
+        rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
+        batch = self._test.batch(np.array(rows), seed=None)
+        target, _ = _target(batch)
+        predicted, other = (predict(batch) * target.shape[-1] for predict in (model, baseline))
+        return tuple(
+            {
+                "session": batch.session[row],
+                "start": float(batch.start[row]) + float(self.recipe.window.history),
+                "recorded": target[row].sum(-1).tolist(),
+                "predicted": predicted[row].tolist(),
+                "baseline": other[row].tolist(),
+            }
+            for row in range(count)
+        )
+
+    def _about(self) -> dict[str, Any]:
+        window = self.recipe.window
+        return {
+            "label": self.label,
+            "stride": self.stride,
+            "horizon": float(window.horizon),
+            "bin": float(self.recipe.bin()),
+            "windows": len(self._test),
+            "split": _in_words(self.split),
+            "sessions": self._test.session_ids,
+            "runs": [self.run.id],
+        }
+
+    def _model(self) -> list[tuple[str, str, str, Predict]]:
+        import torch
+
+        module = self.recipe.build(units=len(self.null.units))
+        module.load_state_dict(self.run.weights())
+        module.eval()
+        streams = list(inspect.signature(module.forward).parameters)
+
+        def predict(batch: Batch) -> Rates:
+            with torch.no_grad():
+                rate = torch.exp(module(**{name: batch.past(name) for name in streams}))
+            return np.asarray(rate.double())
+
+        return [(type(module).__name__, self.recipe.title, "model", predict)]
+
+    def _baselines(self) -> list[tuple[str, str, str, Predict]]:
+        windows = self._gathered(self._dataset("validation", self.stride))
+        trailing = TrailingRate.choose(
+            windows.past, windows.target, null=self.null, bin=self.recipe.bin(), mask=windows.mask
+        )
+        mean = TrainingMean(self.null)
+        about = (
+            f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
+            "mean; both chosen on validation"
+        )
+        return [
+            ("trailing rate", about, "baseline", lambda batch: trailing.predict(_past(batch))),
+            ("training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))),
+        ]
+
+    def _probes(self) -> list[tuple[str, str, str, Predict]]:
+        training = self._gathered(self._dataset("train", self.stride))
+        validation = self._gathered(self._dataset("validation", self.stride))
+        time = SessionTime.choose(
+            (training.start, training.target), (validation.start, validation.target), null=self.null
+        )
+        about = f"knows the session time alone, {time.bandwidth:g} s smooth"
+        made: list[tuple[str, str, str, Predict]] = [
+            ("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+        ]
+        if training.state is not None:
+            state = StateMean.fit(
+                training.state, training.target, null=self.null, mask=training.mask
+            )
+            about = f"mean rate with {self.recipe.evaluate.state} observed or not"
+            made.append(("state mean", about, "probe", lambda batch: state.predict(_state(batch))))
+        return made
+
+    def _gathered(self, windows: Dataset) -> _Windows:
+        batches = list(windows.loader(BATCH, shuffle=False))
+        targets = [_target(batch) for batch in batches]
+        has_state = self.recipe.evaluate.state is not None
+        return _Windows(
+            np.concatenate([_past(batch) for batch in batches]),
+            np.concatenate([target for target, _ in targets]),
+            np.concatenate([mask for _, mask in targets]),
+            np.concatenate([batch.start.numpy() for batch in batches]),
+            np.concatenate([_state(batch) for batch in batches]) if has_state else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Windows:
+    past: Counts
+    target: Counts
+    mask: NDArray[np.bool_]
+    start: Rates
+    state: Counts | None
+
+
+def null_of(training: Dataset, bin: float) -> Null:
+    """The training-mean rates of a dataset's units, over all time of its split.
+
+    Raises
+    ------
+    UsageError
+        Where its sessions hold other units: one null is of one set of units.
+    """
+    totals = training.totals()
+    ids = training.unit_ids
+    first = next(iter(ids))
+    for session, units in ids.items():
+        if list(units) != list(ids[first]):
+            raise UsageError(
+                f"A score needs the same units in every session: {first} has {len(ids[first])}, "
+                f"{session} {len(units)}, or others. Choose one: data.sessions."
+            )
+    spikes = np.sum([one.spikes for one in totals.values()], axis=0)
+    seconds = np.sum([one.seconds for one in totals.values()], axis=0)
+    bins = np.floor(seconds / float(exact(bin))).astype(np.int64)
+    return Null.fit(spikes, bins, units=[str(id) for id in ids[first]])
+
+
+def _past(batch: Batch) -> Counts:
+    return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
+
+
+def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
+    mask = np.asarray(batch.future_mask(TARGET).numpy(), dtype=bool)
+    return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
+
+
+def _state(batch: Batch) -> Counts:
+    """Whether the behaviour was observed at the present (window,)."""
+    return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
+
+
+def said(bits_per_spike: float | None, interval: Sequence[float] | None = None) -> str:
+    """``0.752 [0.698, 0.811]``; a dash where there is none."""
+    if bits_per_spike is None:
+        return "-"
+    ends = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{bits_per_spike:.3f}{ends}"
+
+
+def _sum(parts: Sequence[Statistics]) -> Statistics:
+    made = parts[0]
+    for one in parts[1:]:
+        made = made + one
+    return made
+
+
+def _ends(interval: Any) -> list[float] | None:
+    return None if interval is None else [interval["low"], interval["high"]]
+
+
+def _together(said: Sequence[str]) -> str:
+    """One text where all are alike, else all of them in order."""
+    return "; ".join(dict.fromkeys(said))
+
+
+def _statistics(arrays: Mapping[str, NDArray[Any]], row: int) -> Statistics:
+    own = f"{row}."
+    return Statistics.from_arrays(
+        {key.removeprefix(own): one for key, one in arrays.items() if key.startswith(own)}
+    )
+
+
+def _in_words(split: Split) -> str:
+    said = {key: value for key, value in split.definition.items() if key not in ("sessions",)}
+    return f"{split.title} ({json.dumps(said)})"
+
+
+def _refuse_untrained(run: Run) -> None:
+    if run.status != "done":
+        raise UsageError(
+            f"The run in {run.folder} is {run.status}, not done. Go on with it first: "
+            f"neurostore train ... {run.folder} --resume"
+        )

@@ -1,0 +1,172 @@
+"""The page of a run: its scores beside their baselines, what it read, and how it was fitted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from neurostore import figures
+from neurostore.errors import UsageError
+from neurostore.evaluate import Scores
+from neurostore.report._page import bullets, grid, many, page, section, write
+from neurostore.runs import Run
+
+FEW = 3
+"""Digits after the point of a score."""
+
+
+def run_page(run: Run, scores: Scores, path: str | Path, *, title: str | None = None) -> Path:
+    """Write the page of a run, and the same numbers as JSON beside it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The HTML file; the JSON file has the same name with ``.json``.
+
+    Returns
+    -------
+    Path
+        Where the page lies.
+    """
+    path = Path(path)
+    if path.suffix != ".html":
+        raise UsageError(f"The page of a run is an .html file, found {path.name!r}.")
+    said = scores.to_json()
+    name = title or f"{run.recipe.title or run.recipe.name}"
+    parts = [
+        _header(run, said, name),
+        section("Scores", _scores(said)),
+        section("Pictures", _pictures(run, said)),
+        section("By unit", _units(said)),
+        section("What it read", _data(run, said)),
+        section("Recipe", _recipe(run)),
+    ]
+    about = {"run": run.facts, "recipe": run.recipe.to_json(), "metrics": _metrics(run), **said}
+    write(path.with_suffix(".json"), json.dumps(about, indent=1, allow_nan=False))
+    return write(path, page(name, "".join(parts)))
+
+
+def _header(run: Run, said: Mapping[str, Any], title: str) -> str:
+    model = said["models"][0]
+    best = said["models"][said["baseline"]]
+    beside = ""
+    if (gain := best["difference"]) is not None:
+        beside = (
+            f"; {escape(best['name'])}: {_score(best['bits_per_spike'])}, difference "
+            f"{_with(gain['bits_per_spike'], gain['interval'], sign=True)}"
+        )
+    return (
+        f"<h1>{escape(title)}</h1><p><b>{_with(model['bits_per_spike'], model['interval'])} bits "
+        f'per spike</b>{beside}.<br><span class="soft">Run <code>{escape(run.id)}</code>, '
+        f"{many(said['windows'], 'window')} of {escape(said['label'])} in "
+        f"{many(said['blocks'], 'block')}; 95 % intervals over blocks.</span></p>"
+    )
+
+
+def _scores(said: Mapping[str, Any]) -> str:
+    heads = ["Model", "What it is", "#Bits per spike", "#Without the top unit", "#Median unit"]
+    heads += ["#Mean of units", "#Correlation", "#Model minus it"]
+    rows = [_score_row(one) for one in said["models"]]
+    left = said["left_out"]
+    note = (
+        f"Null: {escape(said['null'])}. {many(said['scored'], 'unit')} scored, {len(left)} left "
+        "out for fewer than 20 spikes in training or here"
+    )
+    named = f": {escape(', '.join(map(str, left[:12])))}" if left else ""
+    ceiling = said["ceiling"]
+    top = "" if ceiling is None else f" A Poisson ceiling of the correlation is {_score(ceiling)}."
+    return grid(heads, rows) + f'<p class="soft">{note}{named}.{top} {escape(said["rules"])}</p>'
+
+
+def _score_row(one: Mapping[str, Any]) -> list[str]:
+    difference = one["difference"]
+    return [
+        escape(one["name"]),
+        escape(one["about"]),
+        _with(one["bits_per_spike"], one["interval"]),
+        *(_score(one[key]) for key in ("without_top_unit", "median_unit", "mean_unit")),
+        _score(one["correlation"]),
+        ""
+        if difference is None
+        else _with(difference["bits_per_spike"], difference["interval"], sign=True),
+    ]
+
+
+def _pictures(run: Run, said: Mapping[str, Any]) -> str:
+    baseline = said["models"][said["baseline"]]["name"]
+    drawn = [figures.training(lines)] if (lines := _metrics(run)) else []
+    if said["units"]:
+        drawn.append(figures.bits_by_unit(said["units"], baseline))
+    above = "".join(one.html() for one in drawn)
+    below = figures.examples(said["examples"], baseline).html() if said["examples"] else ""
+    return f'<div class="figures">{above}</div><div class="figures">{below}</div>'
+
+
+def _units(said: Mapping[str, Any]) -> str:
+    baseline = said["models"][said["baseline"]]["name"]
+    heads = ["Unit", "#Spikes", "#Bits per spike", f"#{baseline}"]
+    rows = [
+        [
+            escape(str(one["unit"])),
+            f"{one['spikes']:,}",
+            _with(one["bits_per_spike"], one["interval"]),
+            _score(one["baseline"]),
+        ]
+        for one in said["units"]
+    ]
+    return f"<details><summary>{many(len(rows), 'unit')}</summary>{grid(heads, rows)}</details>"
+
+
+def _data(run: Run, said: Mapping[str, Any]) -> str:
+    identity = run.identity
+    units = sum(len(one["units"]) for one in identity["sessions"].values())
+    cross = identity["history_may_cross"]
+    rows = [
+        ["Store", f"<code>{escape(str(identity['url']))}</code>"],
+        ["Snapshot", f"<code>{escape(str(identity['snapshot']))}</code>"],
+        ["Sessions", escape(", ".join(identity["sessions"]))],
+        ["Units", f"{units:,}"],
+        ["Split", f"<code>{escape(str(identity['split'])[:12])}</code> {escape(said['split'])}"],
+        ["History", "may cross the blocks of the split" if cross else "inside the target's block"],
+        ["Seed", escape(str(run.recipe.seed))],
+        ["Environment", escape(_environment(run.facts["environment"]))],
+        ["Run", f"<code>{escape(str(run.folder))}</code>"],
+    ]
+    return grid(["What", "Value"], rows)
+
+
+def _metrics(run: Run) -> list[dict[str, Any]]:
+    """One line an epoch; what was not measured is None."""
+    lines = run.metrics().to_dict("records")
+    return [{str(k): None if v != v else v for k, v in line.items()} for line in lines]
+
+
+def _environment(said: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in said.items())
+
+
+def _recipe(run: Run) -> str:
+    rows = [
+        [escape(key), f"<code>{escape(str(value))}</code>", escape(origin)]
+        for key, (value, origin) in run.recipe.origins.items()
+    ]
+    cited = [run.recipe.citation] if run.recipe.citation else []
+    table = grid(["Key", "Value", "From"], rows)
+    shown = f"<details><summary>{many(len(rows), 'value')}</summary>{table}</details>"
+    return bullets(escape(one) for one in cited) + shown
+
+
+def _score(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value:{'+' if sign else ''}.{FEW}f}".replace("-", "−")
+
+
+def _with(value: float | None, interval: Sequence[float] | None, *, sign: bool = False) -> str:
+    if interval is None:
+        return _score(value, sign=sign)
+    low, high = (_score(one, sign=sign) for one in interval)
+    return f"{_score(value, sign=sign)} [{low}, {high}]"
