@@ -49,8 +49,8 @@ def load(name_or_path: str | Path, *overrides: Sequence[str] | Mapping[str, Any]
     Parameters
     ----------
     *overrides : sequence of str or mapping
-        Later ones win over earlier ones: words of a command line, ``["--train.epochs", "3", "--arguments.boxcars", "0.02", "0.1"]``,
-        or values by dotted key.
+        Later ones win: words of a command line, ``["--train.epochs", "3"]``, or values by dotted
+        key, ``{"train.epochs": 3}``.
 
     Returns
     -------
