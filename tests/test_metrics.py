@@ -420,3 +420,37 @@ def test_a_summary_is_json_and_holds_every_metric():
     assert set(METRICS) <= set(found)
     assert len(found["per_unit"]) == UNITS
     assert found["reasons"] == {}
+
+
+def test_the_top_unit_is_the_one_of_most_bits_and_not_the_one_of_most_spikes():
+    rate, counts, block, _ = simulated()
+    busy = counts.copy()
+    busy[:, 4] = np.random.default_rng(5).poisson(4.0, (WINDOWS, BINS))
+    null = Null.fit(busy.sum((0, 2)), WINDOWS * BINS)
+    flat = np.concatenate([rate[:, :4], np.full((WINDOWS, 1), null.rate[4])], axis=1)
+    stats = statistics(flat, busy, null=null, block=block)
+    assert np.argmax(stats["spikes"].sum(0)) == 4
+    assert bits_per_spike(stats).top_unit != "4"
+
+
+def test_constant_predictions_of_any_size_correlate_at_exactly_zero_despite_rounding():
+    for value in np.geomspace(1e-6, 1e3, 40):
+        found = within_unit_correlation(scored(np.full((WINDOWS, UNITS), value / 3)))
+        np.testing.assert_array_equal(found.unit, np.zeros(UNITS))
+
+
+def test_draws_without_the_blocks_in_which_a_unit_was_observed_still_have_a_correlation():
+    _, counts, block, _ = simulated()
+    mask = np.ones(counts.shape, bool)
+    mask[block > 0, 0] = False
+    found = interval(scored(mask=mask), "within_unit_correlation", draws=200)
+    assert found.undefined == 0
+    assert -1 <= found.low < found.high <= 1
+
+
+def test_a_recorded_count_without_end_is_refused():
+    _, counts, *_ = simulated()
+    endless = counts.astype(float)
+    endless[3, 1, 0] = np.inf
+    with pytest.raises(UsageError, match="found inf for unit 'u1' in window 3"):
+        scored(recorded=endless)
