@@ -98,7 +98,7 @@ class Statistics:
         """The statistics as named arrays of numbers; unit ids as the bytes of a JSON list."""
         ids = json.dumps(list(self.units)).encode()
         return {
-            "sums": self.sums,
+            "sums": np.ascontiguousarray(self.sums),
             "blocks": self.blocks,
             "rotations": self.rotations,
             "training_spikes": self.training_spikes,
