@@ -12,7 +12,7 @@ import numpy as np
 from neurostore.clocks import exact
 from neurostore.errors import MissingExtraError, UsageError
 from neurostore.metrics import Null
-from neurostore.recipes import TARGET, Recipe, dataset
+from neurostore.recipes import TARGET, Recipe, architecture, dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +117,6 @@ def model_of(recipe: Recipe, data: Dataset) -> Any:
         Where torch is not installed.
     """
     import torch
-
-    from neurostore.recipes._resolve import architecture
 
     kind: Any = architecture(recipe.architecture)
     per_unit = "units" in inspect.signature(kind).parameters or hasattr(kind, "start")
