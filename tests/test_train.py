@@ -117,9 +117,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same_weights(other, whole)
 
 
-def test_an_untrained_glm_is_the_training_mean_and_a_trained_one_is_better(
-    store, write, tmp_path
-):
+def test_an_untrained_glm_is_the_training_mean_and_a_trained_one_is_better(store, write, tmp_path):
     words = ["--arguments.boxcars", "0.02", "0.2", "--train.epochs", "10"]
     recipe = write(*words, architecture="neurostore.models.glm:GLM")
     run = train(recipe, store, tmp_path / "glm", progress=False)
