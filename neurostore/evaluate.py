@@ -47,7 +47,26 @@ RULES = (
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
-Predict = Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Something that predicts, to be scored beside a model.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is.
+    kind : {"model", "baseline", "probe", "ceiling"}
+        A baseline is what a model must beat; a probe and a ceiling know what a model may not.
+    predict : callable
+        Batch → expected spikes a bin (window, unit).
+    """
+
+    name: str
+    about: str
+    kind: str
+    predict: Callable[[Batch], Rates]
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,7 @@ class Scored:
     ----------
     name, about : str
         What it is called, and what it is: its constants, and on what they were chosen.
-    kind : {"model", "baseline", "probe"}
+    kind : {"model", "baseline", "probe", "ceiling"}
     """
 
     name: str
@@ -296,6 +315,7 @@ def evaluate(
     label: str | None = None,
     stride: float | None = None,
     store: Store | None = None,
+    beside: Sequence[Forecaster] = (),
     save: bool = True,
 ) -> Scores:
     """Score a run on held-out windows, at the snapshot it was trained on.
@@ -309,6 +329,8 @@ def evaluate(
         Seconds from one window to the next; the recipe's, else the horizon.
     store : Store, optional
         An open store of the run's URL; opened by its URL without it. Later commits do not matter.
+    beside : sequence of Forecaster
+        More to score on the same windows.
     save : bool
         Keep the scores in the run's folder, under ``scores/``.
 
@@ -326,7 +348,7 @@ def evaluate(
     run.check(dataset(recipe, there, split["train"]).identity())
     label, stride = label or recipe.evaluate.label, stride or recipe.evaluate.stride
     scored = _Evaluation(recipe, run, there, split, label, float(stride or recipe.window.horizon))
-    scores = scored.scores()
+    scores = scored.scores(beside)
     if save:
         scores.save(run.folder / "scores", score_name(label, stride, recipe))
     return scores
@@ -362,32 +384,32 @@ class _Evaluation:
         """The training-mean rates."""
         return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
 
-    def scores(self) -> Scores:
+    def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
-        forecasters = [*self._model(), *self._baselines(), *self._probes()]
+        forecasters = [self._model(), *self._baselines(), *self._probes(), *beside]
         parts: list[list[Statistics]] = [[] for _ in forecasters]
         for batch in self._test.loader(BATCH, shuffle=False):
             target, mask = _target(batch)
-            for part, (*_, predict) in zip(parts, forecasters, strict=True):
-                block = batch.block.numpy()
-                rate = predict(batch)
+            block = batch.block.numpy()
+            for part, one in zip(parts, forecasters, strict=True):
+                rate = one.predict(batch)
                 part.append(
                     metrics.statistics(rate, target, null=self.null, block=block, mask=mask)
                 )
         models = tuple(
-            Scored(name, about, kind, _sum(part))
-            for (name, about, kind, _), part in zip(forecasters, parts, strict=True)
+            Scored(one.name, one.about, one.kind, _sum(part))
+            for one, part in zip(forecasters, parts, strict=True)
         )
-        return Scores(self._about(), models, self._examples(forecasters[0][-1], forecasters[1][-1]))
+        return Scores(self._about(), models, self._examples(*forecasters[:2]))
 
-    def _examples(self, model: Predict, baseline: Predict) -> tuple[Mapping[str, Any], ...]:
+    def _examples(self, model: Forecaster, baseline: Forecaster) -> tuple[Mapping[str, Any], ...]:
         """A few windows spread evenly over the evaluated ones, however well they are predicted."""
         windows = len(self._test)
         count = min(EXAMPLES, windows)
         rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
         batch = self._test.batch(np.array(rows), seed=None)
         target, _ = _target(batch)
-        predicted, other = (predict(batch) * target.shape[-1] for predict in (model, baseline))
+        predicted, other = (one.predict(batch) * target.shape[-1] for one in (model, baseline))
         return tuple(
             {
                 "session": batch.session[row],
@@ -412,7 +434,7 @@ class _Evaluation:
             "runs": [self.run.id],
         }
 
-    def _model(self) -> list[tuple[str, str, str, Predict]]:
+    def _model(self) -> Forecaster:
         import torch
 
         module = self.recipe.build(units=len(self.null.units))
@@ -424,39 +446,57 @@ class _Evaluation:
                 rate = torch.exp(module(**inputs(module, batch)))
             return np.asarray(rate.double())
 
-        return [(type(module).__name__, self.recipe.title, "model", predict)]
+        return Forecaster(type(module).__name__, self.recipe.title, "model", predict)
 
-    def _baselines(self) -> list[tuple[str, str, str, Predict]]:
+    def _baselines(self) -> list[Forecaster]:
         windows = self._gathered(self._dataset("validation", self.stride))
         trailing = TrailingRate.choose(
-            windows.past, windows.target, null=self.null, bin=self.recipe.bin(), mask=windows.mask
+            windows.past,
+            windows.target,
+            null=self.null,
+            bin=self.recipe.bin(),
+            mask=windows.mask,
+            history_mask=windows.past_mask,
         )
         mean = TrainingMean(self.null)
         about = (
             f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
             "mean; both chosen on validation"
         )
+
+        def follow(batch: Batch) -> Rates:
+            return trailing.predict(_past(batch), mask=_past_mask(batch))
+
         return [
-            ("trailing rate", about, "baseline", lambda batch: trailing.predict(_past(batch))),
-            ("training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))),
+            Forecaster("trailing rate", about, "baseline", follow),
+            Forecaster(
+                "training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))
+            ),
         ]
 
-    def _probes(self) -> list[tuple[str, str, str, Predict]]:
+    def _probes(self) -> list[Forecaster]:
         training = self._gathered(self._dataset("train", self.stride))
         validation = self._gathered(self._dataset("validation", self.stride))
         time = SessionTime.choose(
-            (training.start, training.target), (validation.start, validation.target), null=self.null
+            (training.start, training.target),
+            (validation.start, validation.target),
+            null=self.null,
+            masks=(training.mask, validation.mask),
         )
         about = f"knows the session time alone, {time.bandwidth:g} s smooth"
-        made: list[tuple[str, str, str, Predict]] = [
-            ("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+        made = [
+            Forecaster(
+                "session time", about, "probe", lambda batch: time.predict(batch.start.numpy())
+            )
         ]
         if training.state is not None:
             state = StateMean.fit(
                 training.state, training.target, null=self.null, mask=training.mask
             )
             about = f"mean rate with {self.recipe.evaluate.state} observed or not"
-            made.append(("state mean", about, "probe", lambda batch: state.predict(_state(batch))))
+            made.append(
+                Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
+            )
         return made
 
     def _gathered(self, windows: Dataset) -> _Windows:
@@ -465,6 +505,7 @@ class _Evaluation:
         has_state = self.recipe.evaluate.state is not None
         return _Windows(
             np.concatenate([_past(batch) for batch in batches]),
+            np.concatenate([_past_mask(batch) for batch in batches]),
             np.concatenate([target for target, _ in targets]),
             np.concatenate([mask for _, mask in targets]),
             np.concatenate([batch.start.numpy() for batch in batches]),
@@ -475,6 +516,7 @@ class _Evaluation:
 @dataclass(frozen=True)
 class _Windows:
     past: Counts
+    past_mask: NDArray[np.bool_]
     target: Counts
     mask: NDArray[np.bool_]
     start: Rates
@@ -483,6 +525,10 @@ class _Windows:
 
 def _past(batch: Batch) -> Counts:
     return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
+
+
+def _past_mask(batch: Batch) -> NDArray[np.bool_]:
+    return np.asarray(batch.past_mask(TARGET).numpy(), dtype=bool)
 
 
 def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:

@@ -18,11 +18,10 @@ import torch
 import neurostore
 import neurostore.sample
 import neurostore.splits
-import neurostore.store  # noqa: F401
+import neurostore.store
 from neurostore.recipes import load
 from neurostore.runs import _files
-from neurostore.train import _train
-from neurostore.train import train
+from neurostore.train import _train, train
 
 
 def at(point: dict[str, Any]) -> None:
