@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import NeurostoreError, UsageError
+from neurostore.errors import NeurostoreError
 from neurostore.recipes import Recipe, split_of
 from neurostore.runs import Checkpoint, Run
 from neurostore.train._interrupt import Interrupt
