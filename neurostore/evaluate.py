@@ -7,7 +7,6 @@ rotations pooled.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
-from neurostore.clocks import exact
 from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
 from neurostore.metrics import Null, Statistics
 from neurostore.models.baselines import TrailingRate, TrainingMean
@@ -28,6 +26,7 @@ from neurostore.models.probes import SessionTime, StateMean
 from neurostore.recipes import TARGET, Recipe, dataset
 from neurostore.runs import Run, write
 from neurostore.sample import Batch, Behaviour, Dataset
+from neurostore.train import inputs, null_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -419,11 +418,10 @@ class _Evaluation:
         module = self.recipe.build(units=len(self.null.units))
         module.load_state_dict(self.run.weights())
         module.eval()
-        streams = list(inspect.signature(module.forward).parameters)
 
         def predict(batch: Batch) -> Rates:
             with torch.no_grad():
-                rate = torch.exp(module(**{name: batch.past(name) for name in streams}))
+                rate = torch.exp(module(**inputs(module, batch)))
             return np.asarray(rate.double())
 
         return [(type(module).__name__, self.recipe.title, "model", predict)]
@@ -481,29 +479,6 @@ class _Windows:
     mask: NDArray[np.bool_]
     start: Rates
     state: Counts | None
-
-
-def null_of(training: Dataset, bin: float) -> Null:
-    """The training-mean rates of a dataset's units, over all time of its split.
-
-    Raises
-    ------
-    UsageError
-        Where its sessions hold other units: one null is of one set of units.
-    """
-    totals = training.totals()
-    ids = training.unit_ids
-    first = next(iter(ids))
-    for session, units in ids.items():
-        if list(units) != list(ids[first]):
-            raise UsageError(
-                f"A score needs the same units in every session: {first} has {len(ids[first])}, "
-                f"{session} {len(units)}, or others. Choose one: data.sessions."
-            )
-    spikes = np.sum([one.spikes for one in totals.values()], axis=0)
-    seconds = np.sum([one.seconds for one in totals.values()], axis=0)
-    bins = np.floor(seconds / float(exact(bin))).astype(np.int64)
-    return Null.fit(spikes, bins, units=[str(id) for id in ids[first]])
 
 
 def _past(batch: Batch) -> Counts:

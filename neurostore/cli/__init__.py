@@ -6,7 +6,6 @@ failed, 2 wrong usage, 3 the store, the disk or the network failed.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -59,7 +58,7 @@ OVERRIDABLE = ("train", "experiment")
 
 
 def _apart(words: list[str]) -> list[str]:
-    """Put the overrides of a recipe, which are no options of ours, into one word."""
+    """Put the overrides of a recipe, which are no options of ours, behind a ``--``."""
     if not words or words[0] not in OVERRIDABLE:
         return words
     kept: list[str] = []
@@ -70,7 +69,7 @@ def _apart(words: list[str]) -> list[str]:
             key = word[2:].partition("=")[0]
             into = overrides if "." in key or key in ("seed", "device", "precision") else kept
         into.append(word)
-    return [*kept, "--overrides", json.dumps(overrides)] if overrides else kept
+    return [*kept, "--", *overrides] if overrides else kept
 
 
 def main(argv: Sequence[str] | None = None) -> int:

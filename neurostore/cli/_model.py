@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +19,11 @@ if TYPE_CHECKING:
 
 Recipe = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-Overrides = Annotated[str, tyro.conf.Suppress]
+Overrides = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="--SECTION.KEY VALUE"),
+]
 
 
 def train(
@@ -31,9 +34,9 @@ def train(
     dry_run: bool = False,
     at: str | None = None,
     json: bool = False,
-    overrides: Overrides = "[]",
+    overrides: Overrides = (),
 ) -> int:
-    """Train a model; --section.key value overrides the recipe: --train.epochs 3.
+    """Train a model from a recipe.
 
     Ctrl-C saves where it is; the same command with --resume goes on from there, exactly.
 
@@ -45,13 +48,13 @@ def train(
         dry_run: Show the resolved recipe and the data, train nothing.
         at: A tag or snapshot of the store instead of the newest one.
         json: Print what the run says of itself as JSON.
-        overrides: Set by the options with a dot.
+        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
     from neurostore import recipes
     from neurostore.train import train as fit
 
     store = neurostore.open(url, at)
-    said = recipes.load(recipe, json_text.loads(overrides))
+    said = recipes.load(recipe, overrides)
     if dry_run:
         split = recipes.split_of(said, store)
         console().print(said.show())
@@ -126,7 +129,7 @@ def experiment(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
     dry_run: bool = False,
     json: bool = False,
-    overrides: Overrides = "[]",
+    overrides: Overrides = (),
 ) -> int:
     """Train and score a grid of runs, and print one table; goes on where it was stopped.
 
@@ -136,7 +139,7 @@ def experiment(
         folder: Where the runs and the table will lie.
         dry_run: List the runs, train nothing.
         json: Print the table as JSON.
-        overrides: Set by the options with a dot.
+        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
     from neurostore import experiments
 
@@ -150,7 +153,7 @@ def experiment(
         chosen,
         neurostore.open(url),
         folder,
-        overrides=json_text.loads(overrides),
+        overrides=overrides,
         progress=lambda line: say(line, error=True),
     )
     if json:
