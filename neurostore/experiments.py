@@ -123,9 +123,7 @@ def run(
     groups: dict[str, list[Run]] = {}
     settings = list(experiment.runs())
     for number, values in enumerate(settings, 1):
-        recipe = recipes.load(
-            experiment.recipe, {**experiment.set, **values, **(overrides or {})}
-        )
+        recipe = recipes.load(experiment.recipe, {**experiment.set, **values, **(overrides or {})})
         apart = {key: value for key, value in values.items() if key != experiment.pool}
         progress(f"run {number} of {len(settings)}: {_said(values)}")
         groups.setdefault(_said(apart), []).append(_trained(recipe, store, folder / _path(values)))
@@ -134,7 +132,9 @@ def run(
         for stride in experiment.strides or (None,):
             progress(f"score {apart_said or 'all'} at a stride of {stride or 'the recipe'} s")
             pooled = Scores.pool([_scored(one, store, stride) for one in runs])
-            name = "_".join(filter(None, [_path_of(apart_said), score_name("test", stride, runs[0].recipe)]))
+            name = "_".join(
+                filter(None, [_path_of(apart_said), score_name("test", stride, runs[0].recipe)])
+            )
             pooled.save(folder / "scores", name)
             rows.append({"setting": apart_said, **pooled.to_json()})
     made = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from math import floor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,9 +19,10 @@ from neurostore.clocks import MISSING, Clock, exact
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
 from neurostore.sample.batch import Reason, Reasons, Values
-from neurostore.sample.plan import Ticks, Window
+from neurostore.sample.plan import Number, Ticks, Window
 
 if TYPE_CHECKING:
+    from neurostore.schemas import Column
     from neurostore.store import Session
 
 
@@ -46,41 +46,65 @@ class Chosen:
     spikes: int = 0
 
     @cached_property
-    def observed(self) -> list[Intervals]:
-        """Observed time of every unit; one for all of them where it does not differ by unit."""
-        table = self.session.tables
-        if "intervals/observed" not in table:
+    def _by_kind(self) -> tuple[list[Intervals], NDArray[np.int64]]:
+        """Observed times that differ, and which of them is each unit's (unit,)."""
+        alike = np.zeros(len(self.ids), dtype=np.int64)
+        if "intervals/observed" not in self.session.tables:
             row, clock = self.session.attrs["row"], self.session.clock
             if row["start"] is None:
-                return [Intervals()]
-            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))]
-        if not self.differs:
-            return [self.session.observed()]
-        return [self.session.observed(str(id)) for id in self.ids]
+                return [Intervals()], alike
+            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))], alike
+        columns = self.session.stored("intervals/observed").columns
+        if "unit" not in columns or not len(self.ids):
+            return [self.session.observed()], alike
+        start, stop, unit = (
+            np.asarray(columns[key].values[:]) for key in ("start", "stop", "unit")
+        )
+        order = np.argsort(unit, kind="stable")
+        first, last = (np.searchsorted(unit[order], self.rows, side=s) for s in ("left", "right"))
+        rows = [order[low:high] for low, high in zip(first, last, strict=True)]
+        found: dict[Intervals, int] = {}
+        kind = [found.setdefault(Intervals(start[own], stop[own]), len(found)) for own in rows]
+        return list(found), np.array(kind, dtype=np.int64)
 
-    @cached_property
+    @property
+    def kinds(self) -> list[Intervals]:
+        """Observed times that differ from one another; units share them."""
+        return self._by_kind[0]
+
+    @property
+    def kind(self) -> NDArray[np.int64]:
+        """Which of `kinds` is the observed time of each unit, (unit,)."""
+        return self._by_kind[1]
+
+    @property
     def differs(self) -> bool:
         """Whether units were observed at different times."""
-        tables = self.session.tables
-        return (
-            len(self.ids) > 0
-            and "intervals/observed" in tables
-            and "unit" in self.session.stored("intervals/observed").columns
-        )
+        return len(self.kinds) > 1
 
     @cached_property
     def any_observed(self) -> Intervals:
         """When at least one of the units was observed."""
         made = Intervals()
-        for one in self.observed:
+        for one in self.kinds:
             made = made | one
         return made
 
     def seen(self, edges: Ticks) -> NDArray[np.bool_]:
         """Whether each bin between edges (window, bin + 1) is observed, (window, unit, bin)."""
-        covered = [one.covers(edges[:, :-1], edges[:, 1:]) for one in self.observed]
+        covered = [one.covers(edges[:, :-1], edges[:, 1:]) for one in self.kinds]
         made = np.stack(covered, axis=1)
-        return np.broadcast_to(made, (len(edges), len(self.ids), edges.shape[1] - 1))
+        return made[:, self.kind] if self.differs else _repeated(made, len(self.ids))
+
+    def saw(self, column: NDArray[np.int64], tick: Ticks) -> NDArray[np.bool_]:
+        """Whether the unit in place `column` (spike,) was observed at a tick (spike,)."""
+        if not self.differs:
+            return self.any_observed.contains(tick)
+        made, kind = np.zeros(len(tick), dtype=bool), self.kind[column]
+        for number, one in enumerate(self.kinds):
+            own = np.flatnonzero(kind == number)
+            made[own] = one.contains(tick[own])
+        return made
 
 
 class Reader(Protocol):
@@ -124,7 +148,7 @@ class Spikes:
         floor(k · bin · rate) ticks after the window.
     """
 
-    bin: float
+    bin: Number
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
         """Bind it to sessions."""
@@ -137,7 +161,7 @@ class Spikes:
 class _Counts:
     name: str
     sessions: list[Chosen]
-    bin: float
+    bin: Number
     bins: int
     steps: dict[str, tuple[int, int, int]]
 
@@ -182,8 +206,9 @@ class SpikeEvents:
 
     Time is float32 seconds from the start of the window, ascending; unit is a place along the unit
     axis of the batch; `observed` (window, unit) bool says whether the unit was observed throughout
-    the window, so that no spike is told from no observation. Windows with fewer events than the
-    longest are padded: their mask is False there.
+    the window, so that no spike is told from no observation. A spike outside the observed time of
+    its unit is masked in its place. Windows with fewer events than the longest are padded: their
+    mask is False there.
     """
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
@@ -222,9 +247,10 @@ class _Events:
         place = np.arange(len(window)) - np.repeat(np.cumsum(count) - count, count)
         shape = (len(start), int(count.max(initial=0)))
         time, unit = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
-        time[window, place], unit[window, place] = seconds, column
+        saw = chosen.saw(column, events.time[kept])
+        time[window, place], unit[window, place] = seconds * saw, column * saw
         reason = _reason(shape, Reason.NOT_RECORDED)
-        reason[window, place] = Reason.OBSERVED
+        reason[window, place] = _reason_where(saw, Reason.OUTSIDE)
         observed = (seen, _reason_where(seen, Reason.OUTSIDE))
         return self._named((time, reason), (unit, reason), observed)
 
@@ -270,11 +296,13 @@ class Behaviour:
     """
 
     name: str
-    rate: float
-    max_gap: float | None = None
+    rate: Number
+    max_gap: Number | None = None
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
         """Bind it to sessions."""
+        if exact(self.rate) <= 0:
+            raise UsageError(f"The stream {name!r} needs a rate above 0 Hz, found {self.rate}.")
         table, step = f"behaviour/{self.name}", 1 / exact(self.rate)
         past, future = (_whole(name, part, step, window) for part in ("history", "horizon"))
         having = [one.session for one in sessions if table in one.session.tables]
@@ -421,7 +449,26 @@ class Trials:
         for column in self.columns:
             if column not in known:
                 raise NotFoundError("column", column, known, f"intervals/{self.table}")
+        self._refuse_mixed(name, having)
         return _Rows(name, self, list(sessions), window)
+
+    def _refuse_mixed(self, name: str, sessions: Sequence[Chosen]) -> None:
+        """Refuse a column that is text in one session and numbers in another."""
+        for column in self.columns:
+            kinds = {
+                one.session.id: _is_text(columns[column])
+                for one in sessions
+                if column in (columns := one.session.stored(f"intervals/{self.table}").columns)
+            }
+            if len(set(kinds.values())) > 1:
+                text, number = (
+                    next(id for id, is_text in kinds.items() if is_text is kind)
+                    for kind in (True, False)
+                )
+                raise UsageError(
+                    f"The stream {name!r} reads {self.table}.{column}, which is text in {text} and "
+                    f"numbers in {number}. Take one of them, or leave out the column."
+                )
 
 
 @dataclass(frozen=True)
@@ -518,11 +565,22 @@ class TrialTable:
 
         Of rows that overlap, the one that started last.
         """
-        if not len(self.start):
-            return np.full(len(tick), -1)
-        which = np.searchsorted(self.start, tick, side="right") - 1
-        inside = (which >= 0) & (self.stop[np.maximum(which, 0)] > tick)
-        return np.where(inside, self.number[np.maximum(which, 0)], -1)
+        edge, number = self._flat
+        return number[np.searchsorted(edge, tick, side="right")]
+
+    @cached_property
+    def _flat(self) -> tuple[Ticks, Ticks]:
+        """Edges (edge,) of all rows, and the row before the first, between them, after the last."""
+        edge = np.unique(np.concatenate([self.start, self.stop]))
+        number = np.full(len(edge) + 1, -1, dtype=np.int64)
+        first, last = (np.searchsorted(edge, ticks) + 1 for ticks in (self.start, self.stop))
+        for row in range(len(self.start)):
+            number[first[row] : last[row]] = self.number[row]
+        return edge, number
+
+
+def _is_text(column: Column) -> bool:
+    return np.dtype(column.values.dtype).kind not in "biuf"
 
 
 def _plain(column: Any, clock: Clock, valid: Any) -> NDArray[Any]:
@@ -540,6 +598,11 @@ def _plain(column: Any, clock: Clock, valid: Any) -> NDArray[Any]:
 # ---- shared
 
 
+def _repeated(one: NDArray[np.bool_], units: int) -> NDArray[np.bool_]:
+    """What holds for all units (window, 1, bin), for each of them, on the same memory."""
+    return np.broadcast_to(one, (len(one), units, one.shape[2]))
+
+
 def _reason(shape: tuple[int, ...], reason: Reason) -> Reasons:
     return np.full(shape, reason, dtype=np.uint8)
 
@@ -548,7 +611,7 @@ def _reason_where(seen: NDArray[np.bool_], otherwise: Reason) -> Reasons:
     return np.where(seen, np.uint8(Reason.OBSERVED), np.uint8(otherwise))
 
 
-def _whole(name: str, part: str, step: float | Fraction, window: Window) -> int:
+def _whole(name: str, part: str, step: Number, window: Window) -> int:
     """How many steps the history or the horizon of a window holds; it must be a whole number."""
     seconds = exact(getattr(window, part))
     if exact(step) <= 0:
@@ -556,8 +619,8 @@ def _whole(name: str, part: str, step: float | Fraction, window: Window) -> int:
     count = seconds / exact(step)
     if count.denominator != 1:
         raise UsageError(
-            f"The {part} of {float(seconds):g} s is {float(count):g} steps of {float(step):g} s of "
-            f"the stream {name!r}; it must be a whole number of them."
+            f"The {part} of {float(seconds):g} s is {float(count):g} steps of "
+            f"{float(exact(step)):g} s of the stream {name!r}; it must be a whole number of them."
         )
     return int(count)
 
