@@ -21,6 +21,8 @@ from neurostore.intervals import Intervals
 from neurostore.sample.batch import Reason, Reasons, Values
 from neurostore.sample.plan import Number, Ticks, Window
 
+_FAR = 2**62
+
 if TYPE_CHECKING:
     from neurostore.schemas import Column
     from neurostore.store import Session
@@ -154,6 +156,8 @@ class Spikes:
         """Bind it to sessions."""
         past, future = (_whole(name, part, self.bin, window) for part in ("history", "horizon"))
         _refuse_without_spikes(name, sessions)
+        for one in sessions:
+            one.session.clock.edges(0, 1, self.bin)
         return _Counts(name, list(sessions), self.bin, past + future, {name: (2, past, future)})
 
 
@@ -282,7 +286,8 @@ class Behaviour:
     """A behaviour series at a rate of its own: (window, time) or (window, time, channel) float32.
 
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
-    linearly between the valid samples on both sides.
+    linearly between the valid samples on both sides. The history of a window with a horizon looks
+    at nothing recorded from the present on: its last samples keep the last valid value before.
 
     Parameters
     ----------
@@ -308,6 +313,8 @@ class Behaviour:
         having = [one.session for one in sessions if table in one.session.tables]
         if not having:
             _refuse_missing_table("behaviour", self.name, sessions)
+        for one in having:
+            one.clock.edges(0, 1, step)
         shapes = {one.id: one.stored(table).columns["value"].values.shape[1:] for one in having}
         if len(set(shapes.values())) > 1:
             raise UsageError(
@@ -315,7 +322,7 @@ class Behaviour:
             )
         channels = next(iter(shapes.values()))
         steps = {name: (1, past, future)}
-        return _Samples(name, self, list(sessions), past + future, channels, steps)
+        return _Samples(name, self, list(sessions), window, past + future, channels, steps)
 
 
 @dataclass(frozen=True)
@@ -323,6 +330,7 @@ class _Samples:
     name: str
     stream: Behaviour
     sessions: list[Chosen]
+    window: Window
     samples: int
     channels: tuple[int, ...]
     steps: dict[str, tuple[int, int, int]]
@@ -341,8 +349,16 @@ class _Samples:
             self._series[row] = _Series.load(self.sessions[row].session, self.stream)
         clock = self.sessions[row].session.clock
         at = start[:, None] + clock.edges(0, self.samples, 1 / exact(self.stream.rate))[:-1]
-        value, reason = self._series[row].at(at.ravel())
+        value, reason = self._series[row].at(at.ravel(), self._before(start, clock).ravel())
         return {self.name: (value.reshape(shape + self.channels), reason.reshape(shape))}
+
+    def _before(self, start: Ticks, clock: Clock) -> Ticks:
+        """The tick (window, time) from which on a sample may not know what was recorded."""
+        before = np.full((len(start), self.samples), _FAR)
+        _, past, horizon = self.steps[self.name]
+        if horizon:
+            before[:, :past] = start[:, None] + self.window.ticks(clock)[0]
+        return before
 
 
 @dataclass(frozen=True)
@@ -376,39 +392,46 @@ class _Series:
             ticks = floor(1.5 * float(np.median(np.diff(time)))) if len(time) > 1 else 0
         return cls(time[valid], value[valid], time, valid, ticks)
 
-    def at(self, tick: Ticks) -> tuple[NDArray[np.float32], Reasons]:
-        """Values (tick, ...) at ticks (tick,), and why one is not there."""
+    def at(self, tick: Ticks, before: Ticks) -> tuple[NDArray[np.float32], Reasons]:
+        """Values (tick, ...) at ticks (tick,) from samples before others (tick,); why if none."""
         made = np.zeros((len(tick), *self.value.shape[1:]), dtype=np.float32)
-        reason = _reason_where(~self._lost(tick), Reason.INVALID)
-        reason[reason == Reason.OBSERVED] = Reason.OUTSIDE
+        reason = np.where(self._lost(tick, before), Reason.INVALID, Reason.OUTSIDE).astype(np.uint8)
         if not len(self.time):
             return made, reason
-        low, high, inside = _neighbours(self.time, tick)
-        gap = self.time[high] - self.time[low]
-        good = np.flatnonzero(inside & (gap <= self.max_gap))
-        low, high = low[good], high[good]
-        part = (tick[good] - self.time[low]) / np.maximum(gap[good], 1)
+        low, high, known, held = _neighbours(self.time, tick, before)
+        gap = np.where(known, self.time[high], tick) - self.time[low]
+        good = np.flatnonzero((known | held) & (gap <= self.max_gap))
+        low, gap = low[good], gap[good]
+        high = np.where(known[good], high[good], low)
+        part = (tick[good] - self.time[low]) / np.maximum(gap, 1)
         part = part.reshape(-1, *[1] * (self.value.ndim - 1))
         first, last = (self.value[rows].astype(np.float64) for rows in (low, high))
         made[good] = first + part * (last - first)
         reason[good] = Reason.OBSERVED
         return made, reason
 
-    def _lost(self, tick: Ticks) -> NDArray[np.bool_]:
+    def _lost(self, tick: Ticks, before: Ticks) -> NDArray[np.bool_]:
         """Whether one of the samples next to a tick was recorded and is not valid."""
         if not len(self.recorded):
             return np.zeros(len(tick), dtype=bool)
-        low, high, inside = _neighbours(self.recorded, tick)
-        return inside & ~(self.valid[low] & self.valid[high])
+        low, high, known, held = _neighbours(self.recorded, tick, before)
+        return (known | held) & ~(self.valid[low] & (self.valid[high] | ~known))
 
 
-def _neighbours(time: Ticks, tick: Ticks) -> tuple[Ticks, Ticks, NDArray[np.bool_]]:
-    """Rows of the times on both sides of each tick (one row where they meet), and if both exist."""
+def _neighbours(
+    time: Ticks, tick: Ticks, before: Ticks
+) -> tuple[Ticks, Ticks, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows of the times on both sides of each tick (one row where they meet).
+
+    Further, whether both exist and lie before `before`, or the left one does and the right one
+    may not be known.
+    """
     left = np.searchsorted(time, tick, side="right") - 1
-    meets = (left >= 0) & (time[np.maximum(left, 0)] == tick)
-    right = np.where(meets, left, left + 1)
-    inside = (left >= 0) & (right < len(time))
-    return np.maximum(left, 0), np.minimum(right, len(time) - 1), inside
+    low = np.maximum(left, 0)
+    right = np.where((left >= 0) & (time[low] == tick), left, left + 1)
+    high = np.minimum(right, len(time) - 1)
+    known = (left >= 0) & (right < len(time)) & (time[high] < before)
+    return low, high, known, (left >= 0) & ~known & (before < _FAR)
 
 
 # ---- trials
