@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
+from neurostore._callable import callable_as
 from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
 from neurostore.metrics import Null, Statistics
 from neurostore.models.baselines import TrailingRate, TrainingMean
@@ -382,7 +383,7 @@ class _Evaluation:
     @cached_property
     def null(self) -> Null:
         """The training-mean rates."""
-        return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
+        return null_of(self._dataset("train", self.stride), self.recipe.bin())
 
     def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
@@ -583,3 +584,6 @@ def _refuse_untrained(run: Run) -> None:
             f"The run in {run.folder} is {run.status}, not done. Go on with it first: "
             f"neurostore train ... {run.folder} --resume"
         )
+
+
+callable_as(__name__, evaluate)
