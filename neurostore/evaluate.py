@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
+from neurostore._callable import callable_as
 from neurostore.errors import (
     JSON,
     DamagedError,
@@ -54,7 +55,26 @@ RULES = "Intervals are drawn over blocks; differences are taken on the same wind
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
-Predict = Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Something that predicts, to be scored beside a model.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is.
+    kind : {"model", "baseline", "probe", "ceiling"}
+        A baseline is what a model must beat; a probe and a ceiling know what a model may not.
+    predict : callable
+        Batch → expected spikes a bin (window, unit).
+    """
+
+    name: str
+    about: str
+    kind: str
+    predict: Callable[[Batch], Rates]
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ class Scored:
     ----------
     name, about : str
         What it is called, and what it is: its constants, and on what they were chosen.
-    kind : {"model", "baseline", "probe"}
+    kind : {"model", "baseline", "probe", "ceiling"}
     """
 
     name: str
@@ -325,6 +345,7 @@ def evaluate(
     label: str | None = None,
     stride: float | None = None,
     store: Store | None = None,
+    beside: Sequence[Forecaster] = (),
     save: bool = True,
 ) -> Scores:
     """Score a run on held-out windows, at the snapshot it was trained on.
@@ -338,6 +359,8 @@ def evaluate(
         Seconds from one window to the next; the recipe's, else the horizon.
     store : Store, optional
         An open store of the run's URL; opened by its URL without it. Later commits do not matter.
+    beside : sequence of Forecaster
+        More to score on the same windows.
     save : bool
         Keep the scores in the run's folder, under ``scores/``.
 
@@ -354,12 +377,10 @@ def evaluate(
     recipe = run.recipe
     _refuse_untrained(run)
     label = recipe.evaluate.label if label is None else label
-    seconds = _stride(stride, recipe)
-    split = run.split
-    there = _as_trained(
-        run, recipe, neurostore.open(run.identity["url"]) if store is None else store
-    )
-    scores = _Evaluation(recipe, run, there, split, label, seconds).scores()
+    seconds, split = _stride(stride, recipe), run.split
+    opened = neurostore.open(run.identity["url"]) if store is None else store
+    there = _as_trained(run, recipe, opened)
+    scores = _Evaluation(recipe, run, there, split, label, seconds).scores(beside)
     if save:
         scores.save(run.folder / "scores", score_name(label, seconds, recipe))
     return scores
@@ -420,38 +441,36 @@ class _Evaluation:
     @cached_property
     def null(self) -> Null:
         """The training-mean rates."""
-        return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
+        return null_of(self._dataset("train", self.stride), self.recipe.bin())
 
-    def scores(self) -> Scores:
+    def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
-        forecasters = [*self._model(), *self._baselines(), *self._probes()]
+        forecasters = [self._model(), *self._baselines(), *self._probes(), *beside]
         parts: list[list[Statistics]] = [[] for _ in forecasters]
         for batch in self._test.loader(BATCH, shuffle=False):
             target, mask = _target(batch)
-            for part, (*_, predict) in zip(parts, forecasters, strict=True):
-                block = batch.block.numpy()
-                rate = predict(batch)
+            block = batch.block.numpy()
+            for part, one in zip(parts, forecasters, strict=True):
+                rate = one.predict(batch)
                 part.append(
                     metrics.statistics(rate, target, null=self.null, block=block, mask=mask)
                 )
         models = tuple(
-            Scored(name, about, kind, _sum(part))
-            for (name, about, kind, _), part in zip(forecasters, parts, strict=True)
+            Scored(one.name, one.about, one.kind, _sum(part))
+            for one, part in zip(forecasters, parts, strict=True)
         )
         scores = Scores(self._about(), models)
-        name, *_, beside = forecasters[scores.baseline]
-        return replace(scores, examples=self._examples(forecasters[0][-1], beside, name))
+        shown = self._examples(forecasters[0], forecasters[scores.baseline])
+        return replace(scores, examples=shown)
 
-    def _examples(
-        self, model: Predict, baseline: Predict, name: str
-    ) -> tuple[Mapping[str, Any], ...]:
+    def _examples(self, model: Forecaster, baseline: Forecaster) -> tuple[Mapping[str, Any], ...]:
         """A few windows spread evenly over the evaluated ones, however well they are predicted."""
         windows = len(self._test)
         count = min(EXAMPLES, windows)
         rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
         batch = self._test.batch(np.array(rows), seed=None)
         target, _ = _target(batch)
-        predicted, other = (_whole(predict(batch), target) for predict in (model, baseline))
+        predicted, other = (_whole(one.predict(batch), target) for one in (model, baseline))
         return tuple(
             {
                 "session": batch.session[row],
@@ -459,7 +478,7 @@ class _Evaluation:
                 "recorded": target[row].sum(-1).tolist(),
                 "predicted": predicted[row].tolist(),
                 "baseline": other[row].tolist(),
-                "beside": name,
+                "beside": baseline.name,
             }
             for row in range(count)
         )
@@ -477,7 +496,7 @@ class _Evaluation:
             "runs": [self.run.id],
         }
 
-    def _model(self) -> list[tuple[str, str, str, Predict]]:
+    def _model(self) -> Forecaster:
         weights = self.run.weights()
         import torch
 
@@ -496,9 +515,9 @@ class _Evaluation:
                 rate = torch.exp(module(**inputs(module, batch)))
             return np.asarray(rate.double())
 
-        return [(type(module).__name__, self.recipe.title, "model", predict)]
+        return Forecaster(type(module).__name__, self.recipe.title, "model", predict)
 
-    def _baselines(self) -> list[tuple[str, str, str, Predict]]:
+    def _baselines(self) -> list[Forecaster]:
         windows = self._validation
         trailing = TrailingRate.choose(
             windows.past,
@@ -513,12 +532,18 @@ class _Evaluation:
             f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
             "mean; both chosen on validation"
         )
+
+        def follow(batch: Batch) -> Rates:
+            return trailing.predict(_past(batch), mask=_past_mask(batch))
+
         return [
-            ("trailing rate", about, "baseline", lambda batch: _recent(trailing, batch)),
-            ("training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))),
+            Forecaster("trailing rate", about, "baseline", follow),
+            Forecaster(
+                "training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))
+            ),
         ]
 
-    def _probes(self) -> list[tuple[str, str, str, Predict]]:
+    def _probes(self) -> list[Forecaster]:
         training = self._gathered(self._dataset("train", self.stride))
         validation = self._validation
         time = SessionTime.choose(
@@ -528,15 +553,19 @@ class _Evaluation:
             masks=(training.mask, validation.mask),
         )
         about = f"knows the session time alone, {time.bandwidth:g} s smooth"
-        made: list[tuple[str, str, str, Predict]] = [
-            ("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+        made = [
+            Forecaster(
+                "session time", about, "probe", lambda batch: time.predict(batch.start.numpy())
+            )
         ]
         if training.state is not None:
             state = StateMean.fit(
                 training.state, training.target, null=self.null, mask=training.mask
             )
             about = f"mean rate with {self.recipe.evaluate.state} observed or not"
-            made.append(("state mean", about, "probe", lambda batch: state.predict(_state(batch))))
+            made.append(
+                Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
+            )
         return made
 
     @cached_property
@@ -573,10 +602,6 @@ def _past(batch: Batch) -> Counts:
 
 def _past_mask(batch: Batch) -> NDArray[np.bool_]:
     return np.asarray(batch.past_mask(TARGET).numpy(), dtype=bool)
-
-
-def _recent(trailing: TrailingRate, batch: Batch) -> Rates:
-    return trailing.predict(_past(batch), mask=_past_mask(batch))
 
 
 def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
@@ -662,3 +687,6 @@ def _safetensors() -> Any:
     except ImportError as error:
         raise MissingExtraError("Scores on disk", "train") from error
     return safetensors.numpy
+
+
+callable_as(__name__, evaluate)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ import torch
 import neurostore
 import neurostore.sample
 import neurostore.splits
-import neurostore.store  # noqa: F401
+import neurostore.store
 from neurostore.recipes import load
 from neurostore.runs import _files
-from neurostore.train import _train
-from neurostore.train import train
+from neurostore.train import _train, train
 
 
 def at(point: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ def at(point: dict[str, Any]) -> None:
 
 def one(store: str, recipe: str, folder: str, point: dict[str, Any] | None) -> str:
     """Train once, or go on; says how it ended."""
-    if point is not None:
+    if point is not None and point["step"] != "outside":
         at(point)
     resume = (Path(folder) / "run.json").is_file()
     try:
@@ -58,17 +58,33 @@ def one(store: str, recipe: str, folder: str, point: dict[str, Any] | None) -> s
     return run.status
 
 
-def main(store: str, recipe: str, folder: str, points: str) -> None:
-    """One process a point, then one that ends by itself; each is forked before a store is open."""
-    for point in [*json.loads(points), None]:
-        child = os.fork()
-        if not child:
-            torch.set_num_threads(1)
-            print(one(store, recipe, folder, point), flush=True)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            print(signal.Signals(os.WTERMSIG(status)).name, flush=True)
+def main(store: str, recipe: str, plan: str) -> None:
+    """By folder: one process a point, then one that ends by itself; says how each ended.
+
+    All are forked from this one, which opens no store, so that the imports are paid once.
+    """
+    for folder, points in json.loads(plan).items():
+        for point in [*points, None]:
+            print(json.dumps([folder, child(store, recipe, folder, point)]), flush=True)
+
+
+def child(store: str, recipe: str, folder: str, point: dict[str, Any] | None) -> str:
+    """How a process of its own ended that trained."""
+    reads, writes = os.pipe()
+    process = os.fork()
+    if not process:
+        torch.set_num_threads(1)
+        os.write(writes, one(store, recipe, folder, point).encode())
+        os._exit(0)
+    os.close(writes)
+    if point is not None and point["step"] == "outside":
+        while not (Path(folder) / "checkpoint.json").is_file():
+            time.sleep(0.002)
+        os.kill(process, getattr(signal, point["signal"]))
+    with os.fdopen(reads) as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(process, 0)
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else said
 
 
 if __name__ == "__main__":

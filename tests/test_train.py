@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +116,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not same_weights(other, whole)
 
 
-def test_an_untrained_glm_is_the_training_mean_and_a_trained_one_is_better(
-    store, write, tmp_path
-):
+def test_an_untrained_glm_is_the_training_mean_and_a_trained_one_is_better(store, write, tmp_path):
     words = ["--arguments.boxcars", "0.02", "0.2", "--train.epochs", "10"]
     recipe = write(*words, architecture="neurostore.models.glm:GLM")
     run = train(recipe, store, tmp_path / "glm", progress=False)
@@ -314,95 +311,91 @@ def test_later_commits_that_leave_its_data_alone_do_not_matter(whole, store, wri
 
 # ---- stopped and continued, by processes that are really ended
 
-posix = pytest.mark.skipif(os.name == "nt", reason="ends processes by POSIX signals")
-
-
-def script(store, recipe, folder, points) -> list[str]:
-    path = folder.with_name(f"{folder.name}.toml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = RECIPE.format(architecture="_networks:Noisy")
-    path.write_text(text + "[data]\nsessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
-    assert load(path).digest == recipe.digest
-    names = [str(HERE / "_stopped.py"), store.url, str(path), str(folder), json.dumps(points)]
-    return [sys.executable, *names]
-
-
-def environment() -> dict[str, str]:
-    places = os.pathsep.join([str(HERE), str(HERE.parent), *sys.path])
-    return {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-
 
 def stop(step: str, call: int, name: str) -> dict[str, object]:
     return {"step": step, "call": call, "signal": name}
 
 
 POINTS = {
-    "by Ctrl-C": [
-        stop("learn", 1, "SIGINT"),
+    "ctrl-c": [
+        stop("outside", 0, "SIGINT"),
         stop("loss", 5, "SIGINT"),
         stop("validate", 1, "SIGINT"),
-        stop("learn", 3, "SIGINT"),
+        stop("learn", 1, "SIGINT"),
     ],
-    "by force": [
+    "force": [
         stop("learn", 1, "SIGKILL"),
-        stop("learn", 4, "SIGKILL"),
+        stop("loss", 4, "SIGKILL"),
         stop("validate", 1, "SIGKILL"),
         stop("replace", 4, "SIGKILL"),
         stop("replace", 7, "SIGKILL"),
-        stop("loss", 9, "SIGKILL"),
     ],
 }
 
 
-@posix
-@pytest.mark.parametrize("points", POINTS.values(), ids=POINTS.keys())
-def test_a_run_stopped_anywhere_ends_with_the_same_bits(whole, store, write, tmp_path, points):
-    folder = tmp_path / "stopped"
+@pytest.fixture(scope="module")
+def ends(store, write, tmp_path_factory):
+    """Runs that were ended at every point of POINTS: their folder and how each process ended."""
+    place = tmp_path_factory.mktemp("stopped")
+    path = place / "noisy.toml"
+    text = RECIPE.format(architecture="_networks:Noisy")
+    path.write_text(text + "[data]\nsessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
+    assert load(path).digest == write().digest
+    plan = {str(place / name): points for name, points in POINTS.items()}
     done = subprocess.run(
-        script(store, write(), folder, points),
-        env=environment(),
+        [sys.executable, str(HERE / "_stopped.py"), store.url, str(path), json.dumps(plan)],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), *sys.path]),
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=False,
     )
-    ends = done.stdout.splitlines()
-    assert len(ends) == len(points) + 1, done.stderr
-    for end, point in zip(ends, points, strict=False):
-        kind = {"SIGINT": "KeyboardInterrupt", "SIGKILL": "SIGKILL"}[point["signal"]]
-        assert end.startswith(kind)
-        assert kind != "KeyboardInterrupt" or "resume=True" in end
-    assert ends[-1] == "done"
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    return {
+        name: (place / name, [end for folder, end in said if folder == str(place / name)])
+        for name in POINTS
+    }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="ends processes by POSIX signals")
+@pytest.mark.parametrize("name", POINTS)
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(whole, ends, name):
+    folder, said = ends[name]
+    kind = {"ctrl-c": "KeyboardInterrupt: Stopped in epoch", "force": "SIGKILL"}[name]
+    assert len(said) == len(POINTS[name]) + 1
+    assert all(end.startswith(kind) for end in said[:-1])
+    assert all("resume=True" in end for end in said[:-1] if name == "ctrl-c")
+    assert said[-1] == "done"
     run = Run.open(folder)
     assert same_weights(run, whole)
     assert lines(run) == lines(whole)
-    assert not [one.name for one in folder.parent.glob(".stopped*")]
+    assert not list(folder.parent.glob(f".{name}*"))
 
 
-@posix
-def test_a_ctrl_c_from_outside_saves_the_batch_it_is_at(whole, store, write, tmp_path):
-    folder = tmp_path / "outside"
-    command = script(store, write(), folder, [])
-    code = f"import sys; sys.argv[1:] = {command[2:6]!r}; import _stopped as s; " + (
-        "print(s.one(*sys.argv[1:4], None), flush=True)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (folder / "checkpoint.json").is_file() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    stopped = Run.open(folder)
-    assert said.startswith("KeyboardInterrupt: Stopped in epoch")
-    assert stopped.status == "stopped"
-    state = stopped.checkpoint().facts
-    assert f"epoch {state['epoch'] + 1} after batch {state['batch']};" in said
-    again = train(write(), store, folder, resume=True, progress=False)
-    assert same_weights(again, whole)
-    assert lines(again) == lines(whole)
+def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, tmp_path):
+    calls = []
+
+    def twice(self, batch):
+        calls.append(1)
+        signal.raise_signal(signal.SIGINT)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return inner(self, batch)
+
+    inner, before = _train._Fitting._loss, signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_train._Fitting, "_loss", twice)
+        with pytest.raises(KeyboardInterrupt, match="epoch 1 after batch 1; all is saved"):
+            train(write(), store, tmp_path / "run", progress=False)
+        assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            train(write(), store, tmp_path / "run", resume=True, progress=False)
+    assert len(calls) == 2
+    assert Run.open(tmp_path / "run").status == "stopped"
+    assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1
+    assert signal.getsignal(signal.SIGINT) is before
