@@ -16,7 +16,7 @@ import torch
 import neurostore
 from neurostore.errors import NeurostoreError, NotFoundError, RefusedError, UsageError
 from neurostore.recipes import load
-from neurostore.runs import Run
+from neurostore.runs import Checkpoint, Run
 from neurostore.simulate import simulate
 from neurostore.train import _train, null_of, train
 from neurostore.train._prepare import Data
@@ -399,3 +399,13 @@ def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, 
     assert Run.open(tmp_path / "run").status == "stopped"
     assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_checkpoint_of_other_code_is_refused_by_the_class_it_does_not_fit(store, write, tmp_path):
+    run = train(write("--train.epochs", "1"), store, tmp_path / "run", progress=False)
+    state = run.checkpoint()
+    tensors = {name: one for name, one in state.tensors.items() if name != "model.weight.bias"}
+    run.save(Checkpoint(tensors, state.facts))
+    run.mark("stopped")
+    with pytest.raises(RefusedError, match=r"does not fit _networks:Noisy: .*weight\.bias"):
+        train(write("--train.epochs", "1"), store, run.folder, resume=True, progress=False)

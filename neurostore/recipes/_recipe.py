@@ -209,7 +209,7 @@ class Recipe:
         UsageError
             Where the class is not to be had or refuses its arguments.
         """
-        from neurostore.recipes._resolve import architecture, bound
+        from neurostore.recipes._architecture import architecture, bound
 
         made = architecture(self.architecture)
         data = {"units": units, "history": self.window.history, "horizon": self.window.horizon}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import NeurostoreError
+from neurostore.errors import NeurostoreError, RefusedError
 from neurostore.recipes import Recipe, load, split_of
 from neurostore.runs import Checkpoint, Run
 from neurostore.train._interrupt import Interrupt
@@ -38,7 +38,7 @@ def train(
 
     A run that was stopped, by Ctrl-C or by force, continues with `resume`, and ends with the
     weights it would have had: a batch is a function of (seed, epoch, batch), and so is every
-    random number of torch that the model draws.
+    random number of torch that the model draws. On a GPU this is as exact as its kernels are.
 
     Parameters
     ----------
@@ -286,7 +286,13 @@ class _Fitting:
         if checkpoint is None:
             return
         tensors = checkpoint.tensors
-        self.module.load_state_dict(_below(tensors, "model."))
+        try:
+            self.module.load_state_dict(_below(tensors, "model."))
+        except RuntimeError as error:
+            raise RefusedError(
+                f"The checkpoint does not fit {self.recipe.architecture}: "
+                f"{' '.join(str(error).split())}. Its code was changed since; begin another run."
+            ) from error
         states: dict[int, dict[str, Tensor]] = {}
         for name, one in _below(tensors, "optimizer.").items():
             row, _, own = name.partition(".")
