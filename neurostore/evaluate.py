@@ -7,7 +7,6 @@ rotations pooled.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
-from neurostore.clocks import exact
 from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
 from neurostore.metrics import Null, Statistics
 from neurostore.models.baselines import TrailingRate, TrainingMean
@@ -28,6 +26,7 @@ from neurostore.models.probes import SessionTime, StateMean
 from neurostore.recipes import TARGET, Recipe, dataset
 from neurostore.runs import Run, write
 from neurostore.sample import Batch, Behaviour, Dataset
+from neurostore.train import inputs, null_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +47,26 @@ RULES = (
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
-Predict = Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Something that predicts, to be scored beside a model.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is.
+    kind : {"model", "baseline", "probe", "ceiling"}
+        A baseline is what a model must beat; a probe and a ceiling know what a model may not.
+    predict : callable
+        Batch → expected spikes a bin (window, unit).
+    """
+
+    name: str
+    about: str
+    kind: str
+    predict: Callable[[Batch], Rates]
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Scored:
     ----------
     name, about : str
         What it is called, and what it is: its constants, and on what they were chosen.
-    kind : {"model", "baseline", "probe"}
+    kind : {"model", "baseline", "probe", "ceiling"}
     """
 
     name: str
@@ -196,6 +214,21 @@ class Scores:
             )
         return pd.DataFrame(rows)
 
+    def shown(self) -> pd.DataFrame:
+        """The same for a terminal: each score with its interval as one text."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "model": one["name"],
+                "bits per spike": said(one["bits_per_spike"], one["interval"]),
+                "model minus it": said(**gain) if (gain := one["difference"]) else "",
+                "correlation": said(one["correlation"]),
+                "what it is": one["about"],
+            }
+            for one in self.to_json()["models"]
+        )
+
     @classmethod
     def pool(cls, scores: Sequence[Scores]) -> Scores:
         """Rotations of one evaluation as one, with all their blocks.
@@ -282,6 +315,7 @@ def evaluate(
     label: str | None = None,
     stride: float | None = None,
     store: Store | None = None,
+    beside: Sequence[Forecaster] = (),
     save: bool = True,
 ) -> Scores:
     """Score a run on held-out windows, at the snapshot it was trained on.
@@ -295,6 +329,8 @@ def evaluate(
         Seconds from one window to the next; the recipe's, else the horizon.
     store : Store, optional
         An open store of the run's URL; opened by its URL without it. Later commits do not matter.
+    beside : sequence of Forecaster
+        More to score on the same windows.
     save : bool
         Keep the scores in the run's folder, under ``scores/``.
 
@@ -312,7 +348,7 @@ def evaluate(
     run.check(dataset(recipe, there, split["train"]).identity())
     label, stride = label or recipe.evaluate.label, stride or recipe.evaluate.stride
     scored = _Evaluation(recipe, run, there, split, label, float(stride or recipe.window.horizon))
-    scores = scored.scores()
+    scores = scored.scores(beside)
     if save:
         scores.save(run.folder / "scores", score_name(label, stride, recipe))
     return scores
@@ -348,32 +384,32 @@ class _Evaluation:
         """The training-mean rates."""
         return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
 
-    def scores(self) -> Scores:
+    def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
-        forecasters = [*self._model(), *self._baselines(), *self._probes()]
+        forecasters = [self._model(), *self._baselines(), *self._probes(), *beside]
         parts: list[list[Statistics]] = [[] for _ in forecasters]
         for batch in self._test.loader(BATCH, shuffle=False):
             target, mask = _target(batch)
-            for part, (*_, predict) in zip(parts, forecasters, strict=True):
-                block = batch.block.numpy()
-                rate = predict(batch)
+            block = batch.block.numpy()
+            for part, one in zip(parts, forecasters, strict=True):
+                rate = one.predict(batch)
                 part.append(
                     metrics.statistics(rate, target, null=self.null, block=block, mask=mask)
                 )
         models = tuple(
-            Scored(name, about, kind, _sum(part))
-            for (name, about, kind, _), part in zip(forecasters, parts, strict=True)
+            Scored(one.name, one.about, one.kind, _sum(part))
+            for one, part in zip(forecasters, parts, strict=True)
         )
-        return Scores(self._about(), models, self._examples(forecasters[0][-1], forecasters[1][-1]))
+        return Scores(self._about(), models, self._examples(*forecasters[:2]))
 
-    def _examples(self, model: Predict, baseline: Predict) -> tuple[Mapping[str, Any], ...]:
+    def _examples(self, model: Forecaster, baseline: Forecaster) -> tuple[Mapping[str, Any], ...]:
         """A few windows spread evenly over the evaluated ones, however well they are predicted."""
         windows = len(self._test)
         count = min(EXAMPLES, windows)
         rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
         batch = self._test.batch(np.array(rows), seed=None)
         target, _ = _target(batch)
-        predicted, other = (predict(batch) * target.shape[-1] for predict in (model, baseline))
+        predicted, other = (one.predict(batch) * target.shape[-1] for one in (model, baseline))
         return tuple(
             {
                 "session": batch.session[row],
@@ -398,52 +434,69 @@ class _Evaluation:
             "runs": [self.run.id],
         }
 
-    def _model(self) -> list[tuple[str, str, str, Predict]]:
+    def _model(self) -> Forecaster:
         import torch
 
         module = self.recipe.build(units=len(self.null.units))
         module.load_state_dict(self.run.weights())
         module.eval()
-        streams = list(inspect.signature(module.forward).parameters)
 
         def predict(batch: Batch) -> Rates:
             with torch.no_grad():
-                rate = torch.exp(module(**{name: batch.past(name) for name in streams}))
+                rate = torch.exp(module(**inputs(module, batch)))
             return np.asarray(rate.double())
 
-        return [(type(module).__name__, self.recipe.title, "model", predict)]
+        return Forecaster(type(module).__name__, self.recipe.title, "model", predict)
 
-    def _baselines(self) -> list[tuple[str, str, str, Predict]]:
+    def _baselines(self) -> list[Forecaster]:
         windows = self._gathered(self._dataset("validation", self.stride))
         trailing = TrailingRate.choose(
-            windows.past, windows.target, null=self.null, bin=self.recipe.bin(), mask=windows.mask
+            windows.past,
+            windows.target,
+            null=self.null,
+            bin=self.recipe.bin(),
+            mask=windows.mask,
+            history_mask=windows.past_mask,
         )
         mean = TrainingMean(self.null)
         about = (
             f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
             "mean; both chosen on validation"
         )
+
+        def follow(batch: Batch) -> Rates:
+            return trailing.predict(_past(batch), mask=_past_mask(batch))
+
         return [
-            ("trailing rate", about, "baseline", lambda batch: trailing.predict(_past(batch))),
-            ("training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))),
+            Forecaster("trailing rate", about, "baseline", follow),
+            Forecaster(
+                "training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))
+            ),
         ]
 
-    def _probes(self) -> list[tuple[str, str, str, Predict]]:
+    def _probes(self) -> list[Forecaster]:
         training = self._gathered(self._dataset("train", self.stride))
         validation = self._gathered(self._dataset("validation", self.stride))
         time = SessionTime.choose(
-            (training.start, training.target), (validation.start, validation.target), null=self.null
+            (training.start, training.target),
+            (validation.start, validation.target),
+            null=self.null,
+            masks=(training.mask, validation.mask),
         )
         about = f"knows the session time alone, {time.bandwidth:g} s smooth"
-        made: list[tuple[str, str, str, Predict]] = [
-            ("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+        made = [
+            Forecaster(
+                "session time", about, "probe", lambda batch: time.predict(batch.start.numpy())
+            )
         ]
         if training.state is not None:
             state = StateMean.fit(
                 training.state, training.target, null=self.null, mask=training.mask
             )
             about = f"mean rate with {self.recipe.evaluate.state} observed or not"
-            made.append(("state mean", about, "probe", lambda batch: state.predict(_state(batch))))
+            made.append(
+                Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
+            )
         return made
 
     def _gathered(self, windows: Dataset) -> _Windows:
@@ -452,6 +505,7 @@ class _Evaluation:
         has_state = self.recipe.evaluate.state is not None
         return _Windows(
             np.concatenate([_past(batch) for batch in batches]),
+            np.concatenate([_past_mask(batch) for batch in batches]),
             np.concatenate([target for target, _ in targets]),
             np.concatenate([mask for _, mask in targets]),
             np.concatenate([batch.start.numpy() for batch in batches]),
@@ -462,37 +516,19 @@ class _Evaluation:
 @dataclass(frozen=True)
 class _Windows:
     past: Counts
+    past_mask: NDArray[np.bool_]
     target: Counts
     mask: NDArray[np.bool_]
     start: Rates
     state: Counts | None
 
 
-def null_of(training: Dataset, bin: float) -> Null:
-    """The training-mean rates of a dataset's units, over all time of its split.
-
-    Raises
-    ------
-    UsageError
-        Where its sessions hold other units: one null is of one set of units.
-    """
-    totals = training.totals()
-    ids = training.unit_ids
-    first = next(iter(ids))
-    for session, units in ids.items():
-        if list(units) != list(ids[first]):
-            raise UsageError(
-                f"A score needs the same units in every session: {first} has {len(ids[first])}, "
-                f"{session} {len(units)}, or others. Choose one: data.sessions."
-            )
-    spikes = np.sum([one.spikes for one in totals.values()], axis=0)
-    seconds = np.sum([one.seconds for one in totals.values()], axis=0)
-    bins = np.floor(seconds / float(exact(bin))).astype(np.int64)
-    return Null.fit(spikes, bins, units=[str(id) for id in ids[first]])
-
-
 def _past(batch: Batch) -> Counts:
     return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
+
+
+def _past_mask(batch: Batch) -> NDArray[np.bool_]:
+    return np.asarray(batch.past_mask(TARGET).numpy(), dtype=bool)
 
 
 def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
@@ -503,6 +539,14 @@ def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
 def _state(batch: Batch) -> Counts:
     """Whether the behaviour was observed at the present (window,)."""
     return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
+
+
+def said(bits_per_spike: float | None, interval: Sequence[float] | None = None) -> str:
+    """``0.752 [0.698, 0.811]``; a dash where there is none."""
+    if bits_per_spike is None:
+        return "-"
+    ends = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{bits_per_spike:.3f}{ends}"
 
 
 def _sum(parts: Sequence[Statistics]) -> Statistics:

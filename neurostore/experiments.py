@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ def run(
     store: Store,
     folder: str | Path,
     *,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train and score every run of a grid; runs that are done are kept, others are gone on with.
@@ -109,8 +109,8 @@ def run(
     ----------
     folder : str or Path
         A run lies below it by the values of its keys; ``table.json`` holds the table.
-    overrides : mapping, optional
-        By dotted key, over those of the experiment.
+    overrides : sequence of str
+        Words of a command line, over what the experiment says: ``["--train.epochs", "3"]``.
     progress : callable
         Told a line at every step.
 
@@ -123,7 +123,7 @@ def run(
     groups: dict[str, list[Run]] = {}
     settings = list(experiment.runs())
     for number, values in enumerate(settings, 1):
-        recipe = recipes.load(experiment.recipe, {**experiment.set, **values, **(overrides or {})})
+        recipe = recipes.load(experiment.recipe, {**experiment.set, **values}, overrides)
         apart = {key: value for key, value in values.items() if key != experiment.pool}
         progress(f"run {number} of {len(settings)}: {_said(values)}")
         groups.setdefault(_said(apart), []).append(_trained(recipe, store, folder / _path(values)))
@@ -141,7 +141,8 @@ def run(
         "experiment": experiment.name,
         "title": experiment.title,
         "recipe": experiment.recipe,
-        "set": {**experiment.set, **(overrides or {})},
+        "set": dict(experiment.set),
+        "overrides": list(overrides),
         "grid": dict(experiment.grid),
         "pooled over": experiment.pool,
         "store": store.url,

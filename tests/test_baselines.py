@@ -197,7 +197,7 @@ def test_inputs_of_the_wrong_shape_are_refused():
     history, target, start, null = drifting(windows=5)
     with pytest.raises(UsageError, match="4 units"):
         TrainingMean(null).predict(history[:, :2])
-    with pytest.raises(UsageError, match="Targets"):
+    with pytest.raises(UsageError, match="Counts and their mask"):
         TrailingRate.choose(history, target, null=null, bin=BIN, mask=np.ones((2, 2, 2), bool))
     with pytest.raises(UsageError, match="finite seconds"):
         SessionTime.fit(start * np.nan, target, null=null, bandwidth=1.0)
@@ -205,3 +205,39 @@ def test_inputs_of_the_wrong_shape_are_refused():
         SessionTime.fit(start, target, null=null, bandwidth=0.0)
     with pytest.raises(UsageError, match="integers"):
         StateMean.fit(start, target, null=null)
+
+
+def test_a_history_that_was_not_observed_is_no_silence():
+    history, target, _, null = drifting(6)
+    mask = np.random.default_rng(0).random(history.shape) < 0.5
+    mask[3, 2] = False
+    zeroed = np.where(mask, history, 0)
+    model = TrailingRate(null, bins=25, time_constant=0.5, weight=0.5)
+    found = model.predict(zeroed, mask=mask)
+    seen = mask[..., -25:]
+    rate = zeroed[..., -25:].sum(-1) / np.maximum(seen.sum(-1), 1)
+    expected = 0.5 * null.rate + 0.5 * np.where(seen.any(-1), rate, null.rate)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[3, 2] == pytest.approx(null.rate[2])
+    given = {"null": null, "bin": BIN, "history_mask": mask}
+    one, two = (TrailingRate.choose(x, target, **given) for x in (history, zeroed))
+    assert one.describe() == two.describe()
+
+
+def test_session_time_takes_nothing_from_what_was_not_observed():
+    _, target, start, null = drifting(7, windows=100)
+    mask = np.random.default_rng(0).random(target.shape) < 0.5
+    ruined = np.where(mask, target, 500)
+    one, two = (
+        SessionTime.choose((start, x), (start, x), null=null, masks=(mask, mask))
+        for x in (target, ruined)
+    )
+    np.testing.assert_array_equal(one.predict(start), two.predict(start))
+
+
+def test_nothing_to_choose_from_is_refused():
+    history, target, start, null = drifting(windows=5)
+    with pytest.raises(UsageError, match="time_constants is empty"):
+        TrailingRate.choose(history, target, null=null, bin=BIN, time_constants=())
+    with pytest.raises(UsageError, match="bandwidths is empty"):
+        SessionTime.choose((start, target), (start, target), null=null, bandwidths=())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 from scipy import stats as scipy_stats
 
 from neurostore.errors import NotFoundError, UsageError
@@ -317,7 +318,8 @@ def test_arrays_bring_the_statistics_back_bit_for_bit():
     stats = Statistics.pool([scored(seed=0), scored(seed=1)])
     arrays = stats.to_arrays()
     assert all(array.dtype.kind in "fiu" for array in arrays.values())
-    back = Statistics.from_arrays(arrays)
+    assert all(array.flags.c_contiguous for array in arrays.values())
+    back = Statistics.from_arrays(load(save(arrays)))
     assert back.units == stats.units
     for name, array in back.to_arrays().items():
         np.testing.assert_array_equal(array, arrays[name])
@@ -420,3 +422,37 @@ def test_a_summary_is_json_and_holds_every_metric():
     assert set(METRICS) <= set(found)
     assert len(found["per_unit"]) == UNITS
     assert found["reasons"] == {}
+
+
+def test_the_top_unit_is_the_one_of_most_bits_and_not_the_one_of_most_spikes():
+    rate, counts, block, _ = simulated()
+    busy = counts.copy()
+    busy[:, 4] = np.random.default_rng(5).poisson(4.0, (WINDOWS, BINS))
+    null = Null.fit(busy.sum((0, 2)), WINDOWS * BINS)
+    flat = np.concatenate([rate[:, :4], np.full((WINDOWS, 1), null.rate[4])], axis=1)
+    stats = statistics(flat, busy, null=null, block=block)
+    assert np.argmax(stats["spikes"].sum(0)) == 4
+    assert bits_per_spike(stats).top_unit != "4"
+
+
+def test_constant_predictions_of_any_size_correlate_at_exactly_zero_despite_rounding():
+    for value in np.geomspace(1e-6, 1e3, 40):
+        found = within_unit_correlation(scored(np.full((WINDOWS, UNITS), value / 3)))
+        np.testing.assert_array_equal(found.unit, np.zeros(UNITS))
+
+
+def test_draws_without_the_blocks_in_which_a_unit_was_observed_still_have_a_correlation():
+    _, counts, block, _ = simulated()
+    mask = np.ones(counts.shape, bool)
+    mask[block > 0, 0] = False
+    found = interval(scored(mask=mask), "within_unit_correlation", draws=200)
+    assert found.undefined == 0
+    assert -1 <= found.low < found.high <= 1
+
+
+def test_a_recorded_count_without_end_is_refused():
+    _, counts, *_ = simulated()
+    endless = counts.astype(float)
+    endless[3, 1, 0] = np.inf
+    with pytest.raises(UsageError, match="found inf for unit 'u1' in window 3"):
+        scored(recorded=endless)

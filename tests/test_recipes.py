@@ -40,6 +40,7 @@ ratios = {{train = 7, validation = 1, test = 2}}
 guard = 1.0
 [train]
 epochs = 5
+learning_rate = 1
 [evaluate]
 stride = 0.5
 [reference]
@@ -64,7 +65,7 @@ def test_every_value_is_typed_and_says_where_it_came_from(write) -> None:
     recipe = load(path, ["--train.epochs", "3", "--arguments.width", "4"])
     assert recipe.window == Window(history=1.0, horizon=0.5, stride=0.1)
     assert recipe.streams == {"spikes": Spikes(bin=0.02)}
-    assert recipe.train == Training(epochs=3)
+    assert recipe.train == Training(epochs=3, learning_rate=1.0)
     assert recipe.data == Data()
     ratios = {"train": 7.0, "validation": 1.0, "test": 2.0}
     made = {"block": 60.0, "ratios": ratios, "guard": 1.0, "rotation": 0}
@@ -85,7 +86,7 @@ def test_every_value_is_typed_and_says_where_it_came_from(write) -> None:
 def test_a_whole_number_stands_for_a_float_and_is_one_afterwards(write) -> None:
     recipe = load(write())
     assert type(recipe.window.history) is float
-    assert type(recipe.split.arguments["block"]) is float
+    assert type(recipe.train.learning_rate) is float
 
 
 def test_the_command_line_sets_every_kind_of_value(write) -> None:

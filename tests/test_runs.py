@@ -38,6 +38,8 @@ bin = 0.02
 stored = "blocks"
 """
 
+SCORES = '{"label": "test", "models": [{"name": "Line", "bits_per_spike": 0.5}]}'
+
 LINE = {"training_loss": 1.0, "validation_loss": 2.0, "seconds": 0.5, "learning_rate": 1e-3}
 
 
@@ -253,7 +255,7 @@ def test_runs_are_found_and_a_damaged_one_hides_no_other(run, tmp_path, recipe, 
     )
     two.record({"epoch": 0, "step": 1, **LINE})
     (two.folder / "scores").mkdir()
-    (two.folder / "scores" / "test.json").write_text('{"bits_per_spike": 0.5}')
+    (two.folder / "scores" / "test.json").write_text(SCORES)
     three = Run.create(
         tmp_path / "runs" / "three", recipe=recipe, split=split, identity=identity(split)
     )
@@ -282,7 +284,7 @@ def test_two_runs_stand_side_by_side_where_they_differ(run, tmp_path, split):
         identity=identity(split, sessions={"w/1": session}),
     )
     (two.folder / "scores").mkdir()
-    (two.folder / "scores" / "test.json").write_text('{"bits_per_spike": 0.5, "per_unit": []}')
+    (two.folder / "scores" / "test.json").write_text(SCORES)
     rows = runs.compare(run, two).values.tolist()
     assert rows == [
         ["recipe", "train.epochs", 20, 3],

@@ -13,7 +13,7 @@ from math import floor
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_how_to import code
 
@@ -23,6 +23,7 @@ from neurostore.clocks import Clock
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
 from neurostore.splits import Timeline, TrialRows
+from neurostore.store import layout
 
 RATIOS = {"train": 7, "validation": 1, "test": 2}
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -70,6 +71,7 @@ def test_block_k_lies_between_exact_edges_counted_from_the_origin(
 
 
 @given(st.integers(10, 90))
+@settings(max_examples=40)
 def test_five_rotations_make_each_block_test_exactly_once(blocks):
     one = timeline(seconds=blocks)
     tested = Counter[int]()
@@ -185,6 +187,7 @@ def by_trial(one: Timeline, fold: int = 0, **more) -> Split:
 
 
 @given(st.integers(5, 60), st.integers(0, 3), st.integers(1, 4))
+@settings(max_examples=40)
 def test_over_the_folds_each_trial_is_test_once_and_strata_are_spread_evenly(count, seed, kinds):
     kind = np.arange(count) * 7 % kinds
     one = timeline(trials=trials(count, kind=kind))
@@ -230,7 +233,11 @@ def overlapping() -> TrialRows:
 TRIALS_REFUSED = {
     "none": ({}, None, r"d/s has no trials: session.timeline\(trials='trials'\)"),
     "not one": ({}, trials(0), "of 0 trials 0 are valid"),
-    "overlap": ({}, overlapping(), r"trial 3 \[0.03, 0.045\) s and trial 4 \[0.04, 0.048\) s"),
+    "overlap": (
+        {},
+        overlapping(),
+        r"trial 3 \[0.03, 0.045\) s and trial 4 \[0.04, 0.048\) s, 1 pair in",
+    ),
     "column": ({"stratify": ["kin"]}, trials(5, kind=np.zeros(5)), "Did you mean 'kind'"),
     "fold": ({"fold": 5}, trials(5), "0 to folds - 1, found fold 5 of 5"),
     "folds": ({"folds": 10}, trials(5), "1/10 of the trials test, the ratios say 1/5. .*folds=5"),
@@ -329,6 +336,7 @@ def test_a_split_comes_back_from_json_and_pickle_equal_and_a_changed_one_is_refu
 
 
 @given(st.integers(0, 9), st.integers(10, 20))
+@settings(max_examples=20)
 def test_any_row_or_setting_that_differs_is_another_digest(rotation, block):
     one = timeline(300)
     made = [
@@ -424,11 +432,25 @@ def test_a_timeline_begins_at_the_first_spike_of_the_units_and_ends_after_their_
         assert (found.session, found.clock.rate, found.origin) == ("d/s", 1000, origin)
         assert found.observed == observed
         assert found.trials is None
-    with pytest.raises(UsageError, match="None of the 1 units chosen has a spike in d/s"):
+    with pytest.raises(UsageError, match="No spike of d/s is of the 1 unit chosen"):
         session.timeline(["c"])
     with pytest.raises(NotFoundError, match="No unit 'bb' in d/s"):
         session.timeline(["bb"])
     assert session.slice(2, 4).timeline().origin == 3000
+
+
+def test_the_first_and_last_spike_of_a_unit_are_found_in_whatever_chunk_they_lie(monkeypatch):
+    times = np.arange(1, 41) / 2
+    units = {
+        "a": times[:37:3],
+        "b": times[13:14],
+        "c": times[[k % 3 > 0 and k != 13 for k in range(40)]],
+    }
+    session = stored("chunks", recorded(**{name: list(each) for name, each in units.items()}))
+    monkeypatch.setattr(layout, "CHUNK", 4)
+    for name, each in units.items():
+        one = session.timeline([name])
+        assert (one.origin, one.stop) == (1000 * each[0], 1000 * each[-1] + 1)
 
 
 def test_a_session_without_spikes_is_taken_whole():
@@ -436,6 +458,7 @@ def test_a_session_without_spikes_is_taken_whole():
     assert (found.origin, found.stop) == (1000, 20_901)
     silent = stored("silent", recorded(a=[], b=[])).timeline()
     assert (silent.origin, silent.observed) == (1000, pieces((1000, 20_901)))
+    assert stored("silent too", recorded(a=[])).timeline(["a"]).stop == 20_901
     empty = neurostore.SessionBuilder(dataset="d", session="s", rate=1000)
     empty.add_units({"a": []})
     with pytest.raises(UsageError, match="d/s holds no times"):

@@ -96,14 +96,15 @@ class Statistics:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """The statistics as named arrays of numbers; unit ids as the bytes of a JSON list."""
-        ids = json.dumps(list(self.units)).encode()
-        return {
+        arrays: dict[str, NDArray[np.generic]] = {
             "sums": self.sums,
             "blocks": self.blocks,
             "rotations": self.rotations,
             "training_spikes": self.training_spikes,
-            "units": np.frombuffer(ids, dtype=np.uint8),
+            "units": np.frombuffer(json.dumps(list(self.units)).encode(), dtype=np.uint8),
         }
+        # safetensors writes the memory of a strided view, not its values.
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Statistics:

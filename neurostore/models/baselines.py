@@ -91,6 +91,7 @@ class TrailingRate:
         null: Null,
         bin: float,
         mask: ArrayLike | None = None,
+        history_mask: ArrayLike | None = None,
         time_constants: Sequence[float] | None = None,
         weights: Sequence[float] = WEIGHTS,
     ) -> TrailingRate:
@@ -106,6 +107,8 @@ class TrailingRate:
             Width of a bin, seconds.
         mask : (window, unit, bin) bool, optional
             True where the target was observed.
+        history_mask : (window, unit, bin) bool, optional
+            True where the history was observed.
         time_constants : sequence of float, optional
             Boxcars to try, seconds; 0.1 to 30 s and the whole history, up to its length, where
             not given.
@@ -125,23 +128,40 @@ class TrailingRate:
                 f"Weights of the training mean must lie in (0, 1], found {list(weights)}: at 0 a "
                 "silent history would predict a rate of zero."
             )
-        spikes, bins = horizon_sums(target, mask)
-        tried = [
-            cls(null, length, length * bin, weight) for length in lengths for weight in weights
-        ]
-        return max(tried, key=lambda one: log_likelihood(one.predict(past), spikes, bins))
+        spikes, bins = observed_sums(target, mask)
+        tried: list[tuple[float, TrailingRate]] = []
+        for length in lengths:
+            trailing = _trailing(past, length, history_mask, null)
+            for one in (cls(null, length, length * bin, weight) for weight in weights):
+                tried.append((log_likelihood(one._mixed(trailing), spikes, bins), one))
+        return max(tried, key=lambda reached: reached[0])[1]
 
-    def predict(self, values: ArrayLike, /) -> Floats:
-        """(window, unit) expected spikes a bin, from history counts (window, unit, bin)."""
+    def predict(self, values: ArrayLike, /, *, mask: ArrayLike | None = None) -> Floats:
+        """(window, unit) expected spikes a bin, from history counts.
+
+        Parameters
+        ----------
+        values : (window, unit, bin) int
+            Counts of the history.
+        mask : (window, unit, bin) bool, optional
+            True where observed. Only observed bins make the rate; a unit observed in none of the
+            boxcar has its training mean.
+
+        Raises
+        ------
+        UsageError
+            Where the history is shorter than the boxcar.
+        """
         past = _history(values, self.null)
         if past.shape[-1] < self.bins:
             raise UsageError(
                 f"A trailing boxcar of {self.bins} bins is longer than the history of "
                 f"{past.shape[-1]}. Choose it on windows of the same history."
             )
-        trailing = past[..., -self.bins :].mean(-1, dtype=np.float64)
-        rate: Floats = self.weight * self.null.rate + (1 - self.weight) * trailing
-        return rate
+        return self._mixed(_trailing(past, self.bins, mask, self.null))
+
+    def _mixed(self, trailing: Floats) -> Floats:
+        return self.weight * self.null.rate + (1 - self.weight) * trailing
 
     def describe(self) -> dict[str, JSON]:
         """Name and chosen constants."""
@@ -162,6 +182,13 @@ def _history(values: ArrayLike, null: Null) -> NDArray[np.generic]:
     return past
 
 
+def _trailing(past: NDArray[np.generic], length: int, mask: ArrayLike | None, null: Null) -> Floats:
+    """(window, unit) mean of the last bins that were observed; the training mean where none was."""
+    seen = None if mask is None else np.asarray(mask)[..., -length:]
+    spikes, bins = observed_sums(past[..., -length:], seen)
+    return np.where(bins > 0, spikes / np.maximum(bins, 1.0), null.rate)
+
+
 def refuse_empty(values: NDArray[np.generic], what: str) -> None:
     """Refuse to fit or choose on no window at all."""
     if not len(values):
@@ -173,6 +200,8 @@ def _lengths(time_constants: Sequence[float] | None, history: int, bin: float) -
     if time_constants is None:
         tried = [round(one / bin) for one in TIME_CONSTANTS]
         return sorted({history} | {length for length in tried if 1 <= length <= history})
+    if not time_constants:
+        raise UsageError("There is no trailing boxcar to choose from: time_constants is empty.")
     for one in time_constants:
         if not 1 <= round(one / bin) <= history:
             raise UsageError(
@@ -182,21 +211,21 @@ def _lengths(time_constants: Sequence[float] | None, history: int, bin: float) -
     return sorted({round(one / bin) for one in time_constants})
 
 
-def horizon_sums(target: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Floats]:
-    """(window, unit) spikes and bins observed in the horizon.
+def observed_sums(values: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, Floats]:
+    """(window, unit) spikes, and bins observed.
 
     Parameters
     ----------
-    target : (window, unit, bin) int
+    values : (window, unit, bin) int
         Counts.
     mask : (window, unit, bin) bool or None
         True where observed; everywhere where None.
     """
-    counts = np.asarray(target, dtype=np.float64)
+    counts = np.asarray(values, dtype=np.float64)
     seen = np.ones(counts.shape, bool) if mask is None else np.asarray(mask, dtype=bool)
     if counts.ndim != 3 or seen.shape != counts.shape:
         raise UsageError(
-            f"Targets and their mask must be (window, unit, bin): {counts.shape}, {seen.shape}."
+            f"Counts and their mask must be (window, unit, bin): {counts.shape}, {seen.shape}."
         )
     return np.where(seen, counts, 0.0).sum(-1), seen.sum(-1).astype(np.float64)
 

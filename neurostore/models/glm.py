@@ -116,7 +116,7 @@ class GLM(nn.Module):
         Parameters
         ----------
         spikes : (batch, unit, history bin) int or float
-            Counts of the history.
+            Counts of the history; a bin that was not observed counts no spike.
 
         Returns
         -------

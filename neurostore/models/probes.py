@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurostore.errors import JSON, UsageError
 from neurostore.metrics import Null
-from neurostore.models.baselines import Floats, Reads, horizon_sums, log_likelihood, refuse_empty
+from neurostore.models.baselines import Floats, Reads, log_likelihood, observed_sums, refuse_empty
 
 States: TypeAlias = NDArray[np.int64]
 
@@ -83,7 +83,7 @@ class SessionTime:
         refuse_empty(when, "training")
         if not bandwidth > 0:
             raise UsageError(f"A bandwidth must be longer than 0 s, found {bandwidth:g} s.")
-        spikes, bins = horizon_sums(target, mask)
+        spikes, bins = observed_sums(target, mask)
         steps, which = np.unique(np.floor(when / STEP), return_inverse=True)
         summed = [_by(which, len(steps), values) for values in (when[:, None], spikes, bins)]
         middle = summed[0][:, 0] / np.bincount(which)
@@ -97,6 +97,7 @@ class SessionTime:
         validation: tuple[ArrayLike, ArrayLike],
         *,
         null: Null,
+        masks: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
         bandwidths: Sequence[float] = BANDWIDTHS,
     ) -> SessionTime:
         """The bandwidth with the highest pooled log-likelihood of validation windows.
@@ -104,16 +105,20 @@ class SessionTime:
         Parameters
         ----------
         training, validation : ((window,) float seconds, (window, unit, bin) int)
-            Starts and counts, observed throughout.
+            Starts and counts.
         null : Null
             Training means.
+        masks : pair of (window, unit, bin) bool, or None
+            True where training and validation were observed.
         bandwidths : sequence of float
             To try, seconds.
         """
+        if not bandwidths:
+            raise UsageError("There is no bandwidth to choose from: bandwidths is empty.")
         start = _starts(validation[0])
         refuse_empty(start, "validation")
-        spikes, bins = horizon_sums(validation[1], None)
-        tried = [cls.fit(*training, null=null, bandwidth=one) for one in bandwidths]
+        spikes, bins = observed_sums(validation[1], masks[1])
+        tried = [cls.fit(*training, null=null, bandwidth=one, mask=masks[0]) for one in bandwidths]
         return max(tried, key=lambda one: log_likelihood(one.predict(start), spikes, bins))
 
     def predict(self, values: ArrayLike, /) -> Floats:
@@ -167,7 +172,7 @@ class StateMean:
         """
         labels = _states(state)
         refuse_empty(labels, "training")
-        spikes, bins = horizon_sums(target, mask)
+        spikes, bins = observed_sums(target, mask)
         states, which = np.unique(labels, return_inverse=True)
         n, observed = (_by(which, len(states), values) for values in (spikes, bins))
         return cls(null, states, (n + 0.5) / (observed + 1.0))

@@ -2,7 +2,7 @@
 
 from neurostore.recipes._data import dataset, split_of
 from neurostore.recipes._recipe import TARGET, Data, Evaluation, Parts, Recipe, Training
-from neurostore.recipes._resolve import load
+from neurostore.recipes._resolve import architecture, load
 
 __all__ = [
     "TARGET",
@@ -11,6 +11,7 @@ __all__ = [
     "Parts",
     "Recipe",
     "Training",
+    "architecture",
     "dataset",
     "load",
     "split_of",

@@ -43,14 +43,14 @@ BOUND = ("units", "bin", "history", "horizon")
 COMMAND_LINE = "command line"
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def load(name_or_path: str | Path, *overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
     """A bundled recipe by its name, or one of your own by its path.
 
     Parameters
     ----------
-    overrides : sequence of str or mapping
-        Words of a command line, ``["--train.epochs", "3", "--arguments.boxcars", "0.02", "0.1"]``,
-        or values by dotted key, ``{"train.epochs": 3}``.
+    *overrides : sequence of str or mapping
+        Later ones win: words of a command line, ``["--train.epochs", "3"]``, or values by dotted
+        key, ``{"train.epochs": 3}``.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] | Mapping[str, Any] 
         tree = _tree(tomllib.loads(path.read_text(encoding="utf-8")), said)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{said} is no TOML: {error}.") from error
-    _override(tree, _options(overrides))
+    for one in overrides:
+        _override(tree, _options(one))
     return _check(_settle(path.stem, tree, resolve=True), said)
 
 

@@ -303,6 +303,8 @@ def described(annotation: Any) -> str:
     if annotation in (None, NoneType):
         return "none"
     if origin in (Union, UnionType):
+        if int in inner and float in inner:
+            inner = (float, *(one for one in inner if one not in (int, float)))
         return " or ".join(described(one) for one in inner)
     if origin is Literal:
         return "one of " + ", ".join(repr(one) for one in inner)
@@ -315,4 +317,4 @@ def described(annotation: Any) -> str:
         return "a number, text, a list or a table"
     if _is_table(annotation):
         return "a table"
-    return _SAID.get(annotation, str(annotation))
+    return _SAID.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def _folders(place: Path) -> list[Path]:
 def _row(folder: Path) -> dict[str, Any]:
     try:
         run = Run.open(folder)
-        scores = run.scores()
+        scores = run.scores() or {}
         return {
             "id": run.id,
             "recipe": run.recipe.name,
@@ -58,7 +59,7 @@ def _row(folder: Path) -> dict[str, Any]:
             "epochs": len(run.metrics()),
             "sessions": len(run.identity["sessions"]),
             "snapshot": run.snapshot,
-            HEADLINE: None if scores is None else scores.get(HEADLINE),
+            HEADLINE: _model(scores).get(HEADLINE),
             "folder": str(folder),
             "started": run.facts["started"],
         }
@@ -69,8 +70,8 @@ def _row(folder: Path) -> dict[str, Any]:
 def compare(a: Run, b: Run) -> pd.DataFrame:
     """What differs between two runs, side by side: columns section, key, and the two ids.
 
-    Sections are ``recipe`` (dotted keys with two values), ``data`` and ``score`` (every score that
-    one of them has, differing or not).
+    Sections are ``recipe`` (dotted keys with two values), ``data`` and ``score`` (every score of
+    ``scores/test.json`` that one of them has, differing or not).
     """
     import pandas as pd
 
@@ -78,12 +79,16 @@ def compare(a: Run, b: Run) -> pd.DataFrame:
         ("recipe", key, ours, theirs) for key, (ours, theirs) in a.recipe.differs(b.recipe).items()
     ]
     rows += [("data", *row) for row in _data(a, b)]
-    mine, other = a.scores() or {}, b.scores() or {}
-    for key in mine | other:
-        if not isinstance(mine.get(key, other.get(key)), dict | list):
-            rows.append(("score", key, mine.get(key), other.get(key)))
+    mine, other = (_model(run.scores() or {}) for run in (a, b))
+    rows += [("score", key, mine.get(key), other.get(key)) for key in mine | other]
     names = [a.id, b.id] if a.id != b.id else [f"{a.id} (a)", f"{b.id} (b)"]
     return pd.DataFrame(rows, columns=["section", "key", *names], dtype=object)
+
+
+def _model(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model of a run scores; the first of ``models``, with its baselines after it."""
+    models = scores.get("models") or [{}]
+    return {key: value for key, value in models[0].items() if key not in ("name", "about", "kind")}
 
 
 def _data(a: Run, b: Run) -> list[tuple[str, Any, Any]]:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from neurostore.errors import JSON, NotFoundError, UsageError
+from neurostore.errors import JSON, NotFoundError, UsageError, counted
 from neurostore.splits._blocks import assembled
 from neurostore.splits._ratios import SHARES, Number, said, weights
 from neurostore.splits._split import Split
@@ -64,8 +64,9 @@ def by_trial(
         for timeline in chosen
         for start, stop, label in _rows(timeline, others, fold, folds, seed, columns)
     ]
-    definition: dict[str, JSON] = {"made_by": "by_trial", "ratios": said(ratios), "fold": fold}
-    definition |= {"folds": folds, "seed": seed, "stratify": [*columns]}
+    definition: dict[str, JSON] = {"made_by": "by_trial", "ratios": said(ratios)}
+    definition |= {"fold": int(fold), "folds": int(folds), "seed": int(seed)}
+    definition |= {"stratify": [*columns]}
     return assembled(name, chosen, definition, rows)
 
 
@@ -138,9 +139,9 @@ def _refuse_overlap(timeline: Timeline, trials: TrialRows, rows: NDArray[np.int6
         return f"trial {row} [{ends[0]:.6g}, {ends[1]:.6g}) s"
 
     raise UsageError(
-        f"Trials of {timeline.session} overlap: {said(rows[at])} and {said(rows[at + 1])}, and "
-        f"{int(bad.sum()) - 1:,} more. A moment belongs to one label: split by blocks, or by "
-        "trials that end before the next one starts."
+        f"Trials of {timeline.session} overlap: {said(rows[at])} and {said(rows[at + 1])}, "
+        f"{counted(int(bad.sum()), 'pair')} in all. A moment belongs to one label: split by "
+        "blocks, or by trials that end before the next one starts."
     )
 
 

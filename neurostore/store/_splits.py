@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,13 @@ def _table(store: ZarrStore, attrs: Attrs) -> Table:
     return layout.read_table(store, path, TABLE, attrs["row"]["tables"][TABLE])
 
 
+def total_at(store: ZarrStore, said: Attrs | None) -> _catalogue.Total:
+    """The total that a commit says; counted where it is of a time before splits."""
+    if said is None:
+        return total_of(read_all(store, None))
+    return _catalogue.Total(said, of="splits")
+
+
 def validate(store: ZarrStore, attrs: Attrs) -> list[Finding]:
     """Both gates over its rows, and its digest; damage is a finding."""
     try:
@@ -162,13 +169,13 @@ def validate(store: ZarrStore, attrs: Attrs) -> list[Finding]:
         return [Finding("store/damage", "critical", TABLE, "", error.line)]
 
 
-def newest(found: Iterable[Attrs], name: str) -> Attrs | None:
-    """The newest version of a name, None where there is none."""
-    versions = [one for one in found if one["split"] == name]
-    return max(versions, key=lambda one: int(one["version"]), default=None)
+def newest(found: Iterable[Attrs], name: str) -> tuple[int, str]:
+    """The newest version of a name and its digest; 0 and ``""`` where there is none."""
+    versions = [(int(one["version"]), str(one["digest"])) for one in found if one["split"] == name]
+    return max(versions, default=(0, ""))
 
 
-def find(store: ZarrStore, found: Iterable[Attrs], ref: str, where: str) -> Split | Part:
+def find(store: ZarrStore, found: Sequence[Attrs], ref: str, where: str) -> Split | Part:
     """What ``blocks``, ``blocks/v2``, ``blocks/train`` or ``blocks/v2/train`` names.
 
     Raises
@@ -176,20 +183,16 @@ def find(store: ZarrStore, found: Iterable[Attrs], ref: str, where: str) -> Spli
     NotFoundError
         With the nearest split, version or label there is.
     """
-    all_versions = list(found)
     name, _, rest = ref.partition("/")
-    chosen = newest(all_versions, name)
-    if chosen is None:
-        raise NotFoundError("split", name, {str(one["split"]) for one in all_versions}, where)
     version, _, label = rest.partition("/")
-    if re.fullmatch(r"v\d+", version):
-        mine = {f"v{one['version']}": one for one in all_versions if one["split"] == name}
-        if version not in mine:
-            raise NotFoundError("version", version, mine, f"split {name!r} of {where}")
-        chosen = mine[version]
-    else:
-        label = rest
-    split = read(store, chosen)
+    if not re.fullmatch(r"v\d+", version):
+        version, label = "", rest
+    mine = {f"v{one['version']}": one for one in found if one["split"] == name}
+    if not mine:
+        raise NotFoundError("split", name, {str(one["split"]) for one in found}, where)
+    if version and version not in mine:
+        raise NotFoundError("version", version, mine, f"split {name!r} of {where}")
+    split = read(store, mine[version or f"v{newest(found, name)[0]}"])
     return split[label] if label else split
 
 

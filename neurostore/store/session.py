@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurostore.clocks import MISSING, Clock, as_seconds, exact
-from neurostore.errors import DamagedError, MissingExtraError, NotFoundError, UsageError
+from neurostore.errors import (
+    DamagedError,
+    MissingExtraError,
+    NotFoundError,
+    UsageError,
+    counted,
+)
 from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
@@ -377,20 +383,19 @@ class Session:
     def _spike_extent(self, units: Sequence[str] | None) -> tuple[int, int]:
         """First tick of a spike of these units and the one after the last; or all the session."""
         ends = (0, 0) if "spikes" not in self.tables else self._rows(*self._all_ticks())
-        if units is None and ends[0] == ends[1]:
+        rows = None if units is None else self.unit_rows(units)
+        if ends[0] == ends[1]:
             if not self.start < self.stop:
                 raise UsageError(f"{self.id} holds no times, so there is nothing to split.")
             return self.clock.tick(self.start), self.clock.tick(self.stop)
-        rows = None if units is None else self.unit_rows(units)
         forth = range(ends[0], ends[1], layout.CHUNK)
         first = next((t for low in forth for t in self._ticks_of(rows, low, ends[1])[:1]), None)
         last = next(
             (t for low in reversed(forth) for t in self._ticks_of(rows, low, ends[1])[-1:]), None
         )
         if first is None or last is None:
-            raise UsageError(
-                f"None of the {len(units or ())} units chosen has a spike in {self.id}."
-            )
+            chosen = counted(len(units or ()), "unit")
+            raise UsageError(f"No spike of {self.id} is of the {chosen} chosen. Choose others.")
         return int(first), int(last) + 1
 
     def _ticks_of(self, rows: NDArray[np.int64] | None, start: int, stop: int) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ class Transaction:
         self._seen: dict[str, Mapping[str, Any] | None] = {}
         self._rows: dict[str, Mapping[str, Any] | None] = {}
         self._updates: dict[str, dict[str, Table]] = {}
-        self._splits: dict[str, Split] = {}
+        self._newest: dict[str, tuple[int, str]] = {}
         self._over = ""
         self.snapshot = self._began
 
@@ -174,23 +174,21 @@ class Transaction:
             raise UsageError("A split is never replaced: put makes the next version of its name.")
         for id in split.sessions:
             self._refuse_other_session(split, id)
-        before = self._splits.get(split.name)
-        version, digest = (before.version, before.digest) if before else (0, "")
-        newest = _splits.newest(self._store.split_rows, split.name)
-        if before is None and newest is not None:
-            version, digest = int(newest["version"]), newest["digest"]
-        made = replaced(split, version=(version or 0) + (digest != split.digest))
+        stored = _splits.newest(self._store.split_rows, split.name)
+        version, digest = self._newest.get(split.name, stored)
         if digest != split.digest:
-            self.put(_splits.StagedSplit(made, made.version or 1))
-        self._splits[split.name] = made
-        return made
+            version += 1
+            self.put(_splits.StagedSplit(split, version))
+            self._newest[split.name] = (version, split.digest)
+        return replaced(split, version=version)
 
     def _refuse_other_session(self, split: Split, id: str) -> None:
         """Raise where the store has no such session, or one of another clock."""
         attrs = _catalogue.read_attrs(self._draft.store, layout.session_path(id))
         if attrs is None:
             where = f"{self._store.url}, though split {split.name!r} names it"
-            raise NotFoundError("session", id, [str(row["id"]) for row in self._store.rows], where)
+            known = [str(row["id"]) for row in self._store.rows if row["id"] != id]
+            raise NotFoundError("session", id, known, where)
         there, said = _clock_of(attrs).rate, split.rate(id)
         if said not in (None, there):
             raise UsageError(
@@ -298,12 +296,7 @@ class Transaction:
         about = self._store._versions.about(head).metadata
         splits = [id for id in self._changed() if _splits.is_split(id)]
         sessions = [id for id in self._changed() if not _splits.is_split(id)]
-        kept = about.get("split_catalogue")
-        split_total = (
-            _splits.total_of(_splits.read_all(newest, None))
-            if kept is None  # the last commit was made before there were splits
-            else _catalogue.Total(kept, of="splits")
-        )
+        split_total = _splits.total_at(newest, about.get("split_catalogue"))
         return {
             **who(),
             "transaction": self._id,

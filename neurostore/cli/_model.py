@@ -1,0 +1,207 @@
+"""Commands on models: trained from a recipe, scored, shown and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+import neurostore
+from neurostore.cli._print import console, print_json, print_table, records, say
+from neurostore.cli._words import DONE, Url
+from neurostore.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    from neurostore.evaluate import Scores
+    from neurostore.runs import Run
+
+Recipe = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Overrides = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="--SECTION.KEY VALUE"),
+]
+
+
+def train(
+    recipe: Recipe,
+    url: Url,
+    folder: Folder,
+    resume: bool = False,
+    dry_run: bool = False,
+    at: str | None = None,
+    json: bool = False,
+    overrides: Overrides = (),
+) -> int:
+    """Train a model from a recipe.
+
+    Ctrl-C saves where it is; the same command with --resume goes on from there, exactly.
+
+    Args:
+        recipe: A bundled recipe (glm), or a TOML file.
+        url: The store.
+        folder: Where the run will lie.
+        resume: Go on with a run that was stopped or killed.
+        dry_run: Show the resolved recipe and the data, train nothing.
+        at: A tag or snapshot of the store instead of the newest one.
+        json: Print what the run says of itself as JSON.
+        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
+    """
+    from neurostore import recipes
+    from neurostore.train import train as fit
+
+    store = neurostore.open(url, at)
+    said = recipes.load(recipe, overrides)
+    if dry_run:
+        split = recipes.split_of(said, store)
+        console().print(said.show())
+        for label in split.labels:
+            say(repr(recipes.dataset(said, store, split[label])))
+        say("Dry run: nothing was trained.")
+        return DONE
+    run = fit(said, store, folder, resume=resume, progress=not json)
+    if json:
+        print_json(run.facts)
+    else:
+        say(f"{run!r}\nScore it: neurostore evaluate {folder}")
+    return DONE
+
+
+def evaluate(
+    folder: Folder, label: str | None = None, stride: float | None = None, json: bool = False
+) -> int:
+    """Score a run on held-out windows, beside its baselines on the same windows.
+
+    Args:
+        folder: The run.
+        label: The part of the split; test without it.
+        stride: Seconds from one window to the next; the horizon without it.
+        json: Print all scores as JSON.
+    """
+    from neurostore.evaluate import evaluate as score
+
+    scores = score(folder, label=label, stride=stride)
+    if json:
+        print_json(scores.to_json())
+        return DONE
+    _print_scores(scores)
+    say(f"Look: neurostore report {folder}")
+    return DONE
+
+
+def _print_scores(scores: Scores) -> None:
+    said = scores.to_json()
+    say(
+        f"{counted(said['windows'], 'window')} of {said['label']} in "
+        f"{counted(said['blocks'], 'block')}, every {said['stride']:g} s. Null: {said['null']}. "
+        f"{counted(said['scored'], 'unit')} scored, {len(said['left_out'])} left out."
+    )
+    print_table(scores.shown(), "model")
+
+
+def report(folder: Folder, out: Path | None = None) -> int:
+    """Write the page of a run, and the same numbers as JSON.
+
+    Args:
+        folder: The run; it is scored first where it was not.
+        out: The HTML file; report.html in the run's folder without it.
+    """
+    from neurostore.evaluate import Scores
+    from neurostore.evaluate import evaluate as score
+    from neurostore.report import run_page
+    from neurostore.runs import Run
+
+    run = Run.open(folder)
+    known = (run.folder / "scores" / f"{run.recipe.evaluate.label}.json").is_file()
+    name = run.recipe.evaluate.label
+    scores = Scores.load(run.folder / "scores", name) if known else score(run)
+    page = run_page(run, scores, run.folder / "report.html" if out is None else out)
+    say(f"{page}\n{page.with_suffix('.json')}")
+    return DONE
+
+
+def experiment(
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")],
+    url: Url,
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
+    dry_run: bool = False,
+    json: bool = False,
+    overrides: Overrides = (),
+) -> int:
+    """Train and score a grid of runs, and print one table; goes on where it was stopped.
+
+    Args:
+        name: A bundled experiment (w-maze, human-mtl, mc-maze), or a TOML file.
+        url: The store.
+        folder: Where the runs and the table will lie.
+        dry_run: List the runs, train nothing.
+        json: Print the table as JSON.
+        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
+    """
+    from neurostore import experiments
+
+    chosen = experiments.load(name)
+    if dry_run:
+        for values in chosen.runs():
+            say(", ".join(f"{key} = {value}" for key, value in values.items()))
+        say("Dry run: nothing was trained.")
+        return DONE
+    table = experiments.run(
+        chosen,
+        neurostore.open(url),
+        folder,
+        overrides=overrides,
+        progress=lambda line: say(line, error=True),
+    )
+    if json:
+        print_json(table)
+        return DONE
+    say(table["title"])
+    print_table(experiments.frame(table), "row")
+    say(f"{folder / experiments.TABLE}")
+    return DONE
+
+
+def runs(
+    action: Annotated[Literal["list", "show", "compare"], tyro.conf.Positional],
+    folders: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
+    json: bool = False,
+) -> int:
+    """List the runs below a folder, show one, or compare two.
+
+    Args:
+        action: What to do.
+        folders: A folder of runs to list, a run to show, or two runs to compare.
+        json: Print it as JSON.
+    """
+    from neurostore.runs import Run, compare, find
+
+    wanted = {"list": 1, "show": 1, "compare": 2}[action]
+    if len(folders) != wanted:
+        raise UsageError(f"runs {action} takes {counted(wanted, 'folder')}, found {len(folders)}.")
+    if action == "show":
+        return _show(Run.open(folders[0]), json=json)
+    frame = find(folders[0]) if action == "list" else compare(*map(Run.open, folders))
+    if json:
+        print_json(records(frame))
+    else:
+        print_table(frame, "run" if action == "list" else "difference")
+    return DONE
+
+
+def _show(run: Run, *, json: bool) -> int:
+    scores = run.scores()
+    if json:
+        facts: Mapping[str, Any] = {"recipe": run.recipe.to_json(), "scores": scores}
+        print_json({**run.facts, **facts, "metrics": records(run.metrics())})
+        return DONE
+    say(repr(run))
+    console().print(run.recipe.show())
+    if len(run.metrics()):
+        print_table(run.metrics().tail(5), "epoch")
+    if scores is not None:
+        say(f"{scores['label']}: {scores['bits_per_spike']:.3f} bits per spike")
+    return DONE

@@ -1,0 +1,262 @@
+"""Commands on a store: made, filled, browsed, checked and named."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+import neurostore
+from neurostore.cli._print import console, print_findings, print_json, print_table, records, say
+from neurostore.cli._words import DONE, REFUSED, Id, Url, Where
+from neurostore.errors import counted
+
+if TYPE_CHECKING:
+    from neurostore.schemas import Finding
+    from neurostore.store import Session, Store
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def create(url: Url) -> int:
+    """Make a new, empty store.
+
+    Args:
+        url: A folder that is not there yet, or is empty.
+    """
+    store = neurostore.create(url)
+    say(f"Created {store.url} at {store.snapshot}. Fill it: neurostore ingest {url} FILE...")
+    return DONE
+
+
+def ingest(
+    url: Url,
+    files: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    dataset: str | None = None,
+    dry_run: bool = False,
+    stop_on_refusal: bool = False,
+    message: str | None = None,
+    json: bool = False,
+) -> int:
+    """Read files into a store, in one commit.
+
+    Args:
+        url: The store.
+        files: NWB files; a refused one does not stop the others.
+        dataset: Dataset of the sessions; each file's folder without it.
+        dry_run: Read and check everything, write nothing.
+        stop_on_refusal: Write nothing at all if one file is refused.
+        message: Of the commit.
+        json: Print the report as JSON.
+    """
+    store = neurostore.open(url)
+    report = neurostore.ingest(
+        store,
+        files,
+        dataset,
+        dry_run=dry_run,
+        stop_on_refusal=stop_on_refusal,
+        message=message,
+    )
+    if json:
+        print_json({"dry_run": dry_run, **report.to_json()})
+        return REFUSED if report.refused else DONE
+    for one in report.outcomes:
+        would = "would be " if dry_run and one.status != "unchanged" else ""
+        say(f"{would}{one.status}: {one.message}", error=one.status == "refused")
+        if one.status != "refused":
+            print_findings(one.findings)
+        for note in one.notes:
+            say(f"    left out: {note}")
+    statuses = Counter(one.status for one in report.outcomes)
+    if len(report.outcomes) > 1:
+        say(", ".join(f"{count:,} {status}" for status, count in statuses.items()) + ".")
+    if dry_run:
+        say("Dry run: nothing was written.")
+    elif any(one.status in ("written", "replaced") for one in report.outcomes):
+        say(f"Committed {report.snapshot}. Look: neurostore sessions {url}")
+    return REFUSED if report.refused else DONE
+
+
+def sessions(url: Url, where: Where = None, at: str | None = None, json: bool = False) -> int:
+    """List the sessions of a store.
+
+    Args:
+        url: The store.
+        where: Only those for which this holds, e.g. "n_units >= 20".
+        at: A tag or snapshot instead of the newest one.
+        json: Print all columns as JSON.
+    """
+    frame = neurostore.open(url, at).sessions(where)
+    if json:
+        print_json(records(frame))
+        return DONE
+    shown = ["id", "n_units", "n_spikes", "n_trials", "observed", "findings"]
+    print_table(frame[[*shown, "regions", "subject", "species"]], "session")
+    return DONE
+
+
+def units(url: Url, where: Where = None, at: str | None = None, json: bool = False) -> int:
+    """List the units of all sessions.
+
+    Args:
+        url: The store.
+        where: Only those for which this holds, e.g. "region = 'CA1' AND rate_hz < 50".
+        at: A tag or snapshot instead of the newest one.
+        json: Print all columns as JSON.
+    """
+    frame = neurostore.open(url, at).units(where)
+    if json:
+        print_json(records(frame))
+        return DONE
+    shown = ["session", "unit", "region", "n_spikes", "rate_hz", "quality", "probe"]
+    print_table(frame[[name for name in shown if name in frame]], "unit")
+    return DONE
+
+
+def show(url: Url, session: Id, at: str | None = None, json: bool = False) -> int:
+    """Show one session: what it holds, a small raster, its trials, what was wrong.
+
+    Args:
+        url: The store.
+        session: Its id, <dataset>/<session>.
+        at: A tag or snapshot instead of the newest one.
+        json: Print what the store keeps about it as JSON.
+    """
+    found = neurostore.open(url, at).session(session)
+    if json:
+        print_json(dict(found.attrs))
+        return DONE
+    say(repr(found))
+    for line in [*_raster(found, console().width), *_trials(found)]:
+        say(line)
+    for finding in found.findings:
+        say(f"  {finding}")
+    for note in found.notes:
+        say(f"  left out: {note}")
+    return DONE
+
+
+def validate(
+    url: Url,
+    sessions: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="SESSION")] = [],  # noqa: B006
+    at: str | None = None,
+    json: bool = False,
+) -> int:
+    """Check sessions and splits against their contracts and digests; reads every value.
+
+    Args:
+        url: The store.
+        sessions: Ids; all of them and the splits without.
+        at: A tag or snapshot instead of the newest one.
+        json: Print the findings as JSON.
+    """
+    store = neurostore.open(url, at)
+    ok = "holds its contracts, unchanged since its commit{}"
+    found = _with_progress(store, list(sessions) or list(store.sessions()["id"]))
+    found |= {} if sessions else store.validate_splits()
+    if json:
+        print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
+    else:
+        for id, findings in found.items():
+            kept = "" if findings or id not in store else _kept(store, id)
+            say(f"{id}: {counted(len(findings), 'finding') if findings else ok.format(kept)}")
+            for finding in findings:
+                say(f"    {finding}")
+    return REFUSED if any(found.values()) else DONE
+
+
+def log(url: Url, limit: int = 20, json: bool = False) -> int:
+    """Show the history of a store, newest first.
+
+    Args:
+        url: The store.
+        limit: At most so many commits.
+        json: Print it as JSON.
+    """
+    commits = neurostore.open(url).log(limit)
+    if json:
+        print_json([one.to_json() for one in commits])
+        return DONE
+    for one in commits:
+        tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
+        who = f"{one.author}@{one.host}  neurostore {one.version}"
+        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
+        for id, what in one.changes.items():
+            say(f"        {what} {id}")
+    return DONE
+
+
+def tag(
+    url: Url,
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    at: str | None = None,
+) -> int:
+    """Name a snapshot for good; a tag never moves.
+
+    Args:
+        url: The store.
+        name: Letters, digits, dots and dashes.
+        at: The snapshot; the newest one without it.
+    """
+    store = neurostore.open(url, at)
+    store.tag(name)
+    say(f"{name} is {store.snapshot}. Read it: neurostore sessions {url} --at {name}")
+    return DONE
+
+
+def _raster(session: Session, width: int) -> list[str]:
+    """Spikes of some units over the session, a block character a bin."""
+    if not session.attrs["row"]["n_spikes"]:
+        return []
+    columns = max(20, min(100, width - 24))
+    span = session.stop - session.start
+    bin = span / columns
+    counts = session.counts(session.start, session.stop, bin)
+    busiest = counts.sum("bin").argsort().values[::-1][:12]
+    lines = [f"  raster of {len(busiest)} of {counts.shape[0]} units, {bin:.3g} s a column"]
+    for row in sorted(busiest):
+        values = counts.values[row]
+        top = max(1, values.max())
+        bars = "".join(BARS[math.ceil(8 * value / top)] for value in values)
+        lines.append(f"  {str(counts['unit'].values[row])[:12]:<12} {bars} {values.sum():,}")
+    return lines
+
+
+def _trials(session: Session) -> list[str]:
+    """One line a table of intervals: rows, how many are valid, how long they are."""
+    lines = []
+    for name, table in session.intervals.items():
+        valid = table["valid"].values
+        seconds = (table["stop"] - table["start"]).values[valid]
+        if len(seconds):
+            long = f"{seconds.min():.3g} to {seconds.max():.3g} s, {seconds.sum():,.1f} s in all"
+        else:
+            long = "none of them with both ends"
+        own = {"start", "stop", "valid", *(f"{key}_valid" for key in table)}
+        columns = [str(key) for key in table if key not in own]
+        lines.append(f"  {name}: {len(valid):,} rows ({valid.sum():,} valid), {long}")
+        if columns:
+            lines.append(f"      columns: {', '.join(columns[:12])}")
+    return lines
+
+
+def _with_progress(store: Store, ids: Sequence[str]) -> dict[str, list[Finding]]:
+    if not sys.stderr.isatty():
+        return store.validate(ids)
+    from rich.console import Console
+    from rich.progress import track
+
+    found: dict[str, list[Finding]] = {}
+    for id in track(ids, "validating", console=Console(stderr=True), transient=True):
+        found |= store.validate([id])
+    return found
+
+
+def _kept(store: Store, id: str) -> str:
+    return f"; {counted(len(store.session(id).findings), 'finding')} kept with it"
