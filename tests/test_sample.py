@@ -143,7 +143,7 @@ MANY = {
     "spikes": Spikes(0.05),
     "events": SpikeEvents(),
     "position": Behaviour("position", rate=40, max_gap=0.05),
-    "trial": Trials(("side", "score")),
+    "trial": Trials(("side", "score", "cue_time", "stop")),
 }
 
 
@@ -224,18 +224,25 @@ def _equals_position(batch, row: int, one: Recording, tick: int) -> None:
 
 def _equals_trial(batch, row: int, one: Recording, dataset: Dataset) -> None:
     number = int(batch.trial[row])
-    for column in ("side", "score"):
+    for column in ("side", "score", "cue_time", "stop"):
         name = f"trial.{column}"
         value, why = batch[name][row].item(), int(batch.reason[name][row])
-        if one.trials is None:
+        if one.trials is None or (column == "cue_time" and column not in one.columns):
             assert (value, why) == (0, NOT_RECORDED)
         elif number < 0:
             assert (value, why) == (0, OUTSIDE)
         elif column == "side":
             assert dataset.categories[name][value] == one.columns[column][number]
             assert why == OBSERVED
+        elif column == "stop":
+            seconds = (one.trials[number][1] - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         elif np.isnan(one.columns[column][number]):
             assert (value, why) == (0, 4)
+        elif column == "cue_time":
+            cue = round(Fraction(str(one.columns[column][number])) * one.hertz)
+            seconds = (cue - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         else:
             assert (value, why) == (np.float32(one.columns[column][number]), OBSERVED)
 
@@ -769,7 +776,12 @@ def test_the_identity_is_json_and_changes_with_what_decides_a_window() -> None:
     ]
     assert len(set(every)) == len(every)
     assert made() == every[0]
-    assert json.loads(every[0])["streams"]["trial"]["columns"] == ["side", "score"]
+    assert json.loads(every[0])["streams"]["trial"]["columns"] == [
+        "side",
+        "score",
+        "cue_time",
+        "stop",
+    ]
 
 
 def test_a_later_commit_that_leaves_the_tables_alone_changes_the_snapshot_only() -> None:
