@@ -173,7 +173,7 @@ def test_the_order_differs_by_seed_and_by_epoch() -> None:
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 12, 100, 1_000])
 def test_every_window_comes_at_every_place_equally_often(n: int) -> None:
     """Chi square of (place, window); below mean + 6 standard deviations of its distribution."""
-    bins, seeds = min(n, 10), 3_000
+    bins, seeds = min(n, 10), 1_500
     places = np.linspace(0, n - 1, bins).astype(np.int64)
     count = np.zeros((bins, bins))
     for seed in range(seeds):

@@ -3,9 +3,11 @@
 import itertools
 import json
 import random
+import re
 from fractions import Fraction
 from functools import cache
 from math import floor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from _sampled import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import neurostore
 from neurostore import (
     Behaviour,
     Dataset,
@@ -40,7 +43,7 @@ from neurostore import (
     Window,
 )
 from neurostore.clocks import Clock
-from neurostore.splits import Split
+from neurostore.splits import Split, interleaved_blocks
 
 RATES = {"30 kHz": "30000", "1 us": "1000000", "TDT": "24414.0625"}
 COUNTS = {"spikes": Spikes(0.02)}
@@ -143,7 +146,7 @@ MANY = {
     "spikes": Spikes(0.05),
     "events": SpikeEvents(),
     "position": Behaviour("position", rate=40, max_gap=0.05),
-    "trial": Trials(("side", "score")),
+    "trial": Trials(("side", "score", "cue_time", "stop")),
 }
 
 
@@ -224,18 +227,25 @@ def _equals_position(batch, row: int, one: Recording, tick: int) -> None:
 
 def _equals_trial(batch, row: int, one: Recording, dataset: Dataset) -> None:
     number = int(batch.trial[row])
-    for column in ("side", "score"):
+    for column in ("side", "score", "cue_time", "stop"):
         name = f"trial.{column}"
         value, why = batch[name][row].item(), int(batch.reason[name][row])
-        if one.trials is None:
+        if one.trials is None or (column == "cue_time" and column not in one.columns):
             assert (value, why) == (0, NOT_RECORDED)
         elif number < 0:
             assert (value, why) == (0, OUTSIDE)
         elif column == "side":
             assert dataset.categories[name][value] == one.columns[column][number]
             assert why == OBSERVED
+        elif column == "stop":
+            seconds = (one.trials[number][1] - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         elif np.isnan(one.columns[column][number]):
             assert (value, why) == (0, 4)
+        elif column == "cue_time":
+            cue = round(Fraction(str(one.columns[column][number])) * one.hertz)
+            seconds = (cue - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         else:
             assert (value, why) == (np.float32(one.columns[column][number]), OBSERVED)
 
@@ -769,7 +779,12 @@ def test_the_identity_is_json_and_changes_with_what_decides_a_window() -> None:
     ]
     assert len(set(every)) == len(every)
     assert made() == every[0]
-    assert json.loads(every[0])["streams"]["trial"]["columns"] == ["side", "score"]
+    assert json.loads(every[0])["streams"]["trial"]["columns"] == [
+        "side",
+        "score",
+        "cue_time",
+        "stop",
+    ]
 
 
 def test_a_later_commit_that_leaves_the_tables_alone_changes_the_snapshot_only() -> None:
@@ -804,3 +819,65 @@ def test_a_transform_is_what_every_way_to_a_window_gives() -> None:
     assert dataset.window("demo/a", 2.0) == int(plain.window("demo/a", 2.0)["spikes"].sum())
     expected = [int(batch["spikes"].sum()) for batch in plain.loader(8, seed=4)]
     assert list(dataset.loader(8, seed=4)) == expected
+
+
+# ---- real recordings
+
+
+@pytest.mark.realdata
+def test_windows_of_the_w_maze_hold_what_the_session_counts(data) -> None:
+    session, store = w_maze(data("hippocampus_nelpy") / "w-maze")
+    ids = store.units("rate_hz < 50")["unit"].tolist()
+    split = interleaved_blocks(
+        "blocks",
+        session.timeline(ids),
+        block=60,
+        ratios={"train": 7, "validation": 1, "test": 2},
+        guard=1,
+    )
+    dataset = Dataset(
+        store,
+        units="rate_hz < 50",
+        window=Window(1.0, 0.5, 0.5),
+        streams={"spikes": Spikes(0.02), "position": Behaviour("position", rate=50, max_gap=0.1)},
+        split=split["test"],
+    )
+    assert len(ids) == 24
+    batch = dataset.sample(400, seed=1)
+    assert set(batch.block.tolist()) == set(split["test"].blocks("w-maze/w1")[0].tolist())
+    assert batch.mask["spikes"].all()
+    for row in range(0, 400, 4):
+        start = Fraction(int(batch.tick[row]), 30_000)
+        expected = session.counts(start, start + Fraction(3, 2), 0.02, units=ids)
+        assert (batch["spikes"][row].numpy() == expected.values).all()
+    first = session.timeline(ids).origin + 30_000 * (60 * 8 + 1)
+    assert dataset[0].tick.item() == first
+    held = batch.mask["position"]
+    assert 0.2 < held.double().mean() < 0.9
+    assert not batch["position"][~held].any()
+
+
+def w_maze(folder: Path):
+    """The recording, read as the how-to reads it."""
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "your-own-format.md"
+    known: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(code, str(page), "exec"), known)
+    session = known["keep"]("memory://sampled-w-maze", folder)
+    return session, session.store
+
+
+@pytest.mark.realdata
+def test_trials_of_mc_maze_share_their_observed_time_and_are_laid_in_closed_form(data) -> None:
+    folder = data("nwb_mc_maze_small_test_dandi000140")
+    store = neurostore.create("memory://sampled-mc-maze")
+    neurostore.ingest(store, sorted(folder.glob("*.nwb")), "mc-maze", message="maze")
+    dataset = Dataset(store, window=Window(0.3, 0.2, 0.1), streams=COUNTS)
+    (chosen,) = dataset.chosen
+    assert len(chosen.ids) > 100
+    assert not chosen.differs
+    assert len(dataset.plan.runs[0].start) < len(dataset)
+    batch = dataset.sample(64)
+    assert batch.mask["spikes"].all()
+    seen = chosen.session.observed()
+    assert seen.covers(batch.tick.numpy(), batch.tick.numpy() + 15_000).all()

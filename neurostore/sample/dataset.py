@@ -418,8 +418,9 @@ class Dataset:
         if window.around is None:
             raise UsageError(
                 f"No window of {window} lies in observed time{where}: the longest interval is "
-                f"{longest:g} s, but no {'history' if self.history_may_cross else 'unit'} is "
-                "observed throughout a window in it. Take shorter ones."
+                f"{longest:g} s, but no unit is observed throughout a window"
+                + (" whose history it may see." if self.history_may_cross else ".")
+                + " Take shorter windows, or other units."
             )
         events = sum(one.events for one in laid)
         raise UsageError(
