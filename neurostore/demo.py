@@ -295,7 +295,7 @@ def _scored(console: Console, run: Run, scores: Scores) -> None:
         f"   {said['windows']:,} windows in {said['blocks']} blocks; null: {said['null']}",
         style="dim",
     )
-    _rows(console, scores.shown().drop(columns=["what it is"]))
+    _rows(console, scores.shown()[["model", "bits per spike", "model minus it"]])
     report.run_page(run, scores, run.folder / report.PAGE)
 
 

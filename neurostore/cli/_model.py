@@ -142,6 +142,7 @@ def experiment(
         overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
     from neurostore import experiments
+    from neurostore.report import experiment_page
 
     chosen = experiments.load(name)
     if dry_run:
@@ -161,7 +162,8 @@ def experiment(
         return DONE
     say(table["title"])
     print_table(experiments.frame(table), "row")
-    say(f"{folder / experiments.TABLE}")
+    page = experiment_page(table, (folder / experiments.TABLE).with_suffix(".html"))
+    say(f"{page}\n{folder / experiments.TABLE}")
     return DONE
 
 

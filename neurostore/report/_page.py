@@ -17,7 +17,7 @@ PAGE = "report.html"
 DIGITS = 3
 """Digits after the point of a score."""
 
-WORDS = dict.fromkeys(("Regions", "Message", "What it is", "Value"), "words")
+WORDS = dict.fromkeys(("Regions", "Message", "What it is", "Value", "Recipe"), "words")
 """Columns of a table that hold running text, and their class."""
 
 STYLE = """
@@ -45,7 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.7rem; white-sp
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 tr:last-child td { border-bottom: 0; }
-th { color: var(--soft); font-weight: 600; }
+th { color: var(--soft); font-weight: 600; white-space: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.name { font-weight: 600; }
 td.words { min-width: 14rem; white-space: normal; overflow-wrap: anywhere; }

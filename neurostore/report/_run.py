@@ -64,8 +64,8 @@ def _header(run: Run, said: Mapping[str, Any], title: str) -> str:
 
 
 def _scores(said: Mapping[str, Any]) -> str:
-    heads = ["Model", "What it is", "#Bits per spike", "#Model minus it", "#Without top unit"]
-    heads += ["#Median unit", "#Mean of units", "#Correlation"]
+    heads = ["Model", "What it is", "#Bits per spike", "#Model minus it", "#No top unit"]
+    heads += ["#Median unit", "#Mean unit", "#Correlation"]
     rows = [_score_row(one) for one in said["models"]]
     left = said["left_out"]
     note = (
