@@ -7,7 +7,10 @@ rotations pooled.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +22,15 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
-from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
+from neurostore._callable import callable_as
+from neurostore.errors import (
+    JSON,
+    DamagedError,
+    MissingExtraError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from neurostore.metrics import Null, Statistics
 from neurostore.models.baselines import TrailingRate, TrainingMean
 from neurostore.models.probes import SessionTime, StateMean
@@ -40,14 +51,30 @@ DRAWS, LEVEL = 2000, 0.95
 STATE = "state"
 """The stream under which a behaviour is read that tells states apart."""
 
-RULES = (
-    "Windows of one horizon each do not overlap; intervals are drawn over blocks; differences are "
-    "taken on the same windows and blocks."
-)
+RULES = "Intervals are drawn over blocks; differences are taken on the same windows and blocks."
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
-Predict = Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Something that predicts, to be scored beside a model.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is.
+    kind : {"model", "baseline", "probe", "ceiling"}
+        A baseline is what a model must beat; a probe and a ceiling know what a model may not.
+    predict : callable
+        Batch → expected spikes a bin (window, unit).
+    """
+
+    name: str
+    about: str
+    kind: str
+    predict: Callable[[Batch], Rates]
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Scored:
     ----------
     name, about : str
         What it is called, and what it is: its constants, and on what they were chosen.
-    kind : {"model", "baseline", "probe"}
+    kind : {"model", "baseline", "probe", "ceiling"}
     """
 
     name: str
@@ -76,7 +103,8 @@ class Scores:
     about : mapping
         label, stride, horizon and bin in seconds, windows, split, sessions, runs.
     examples : sequence of mapping
-        A few windows with the recorded and the predicted counts of every unit.
+        A few windows with the recorded and the predicted counts of every unit, and those of the
+        baseline that `beside` names.
     """
 
     about: Mapping[str, Any]
@@ -92,7 +120,15 @@ class Scores:
     def baseline(self) -> int:
         """Number of the baseline that a model must beat: the best of them."""
         plain = [row for row, one in enumerate(self.models) if one.kind == "baseline"]
-        return max(plain, key=lambda row: self._summaries[row]["bits_per_spike"] or -np.inf)
+        bits = {row: self._summaries[row]["bits_per_spike"] for row in plain}
+        return max(plain, key=lambda row: -np.inf if bits[row] is None else bits[row])
+
+    @property
+    def rules(self) -> str:
+        """How the windows lie, and what intervals and differences are taken over."""
+        stride, horizon = (float(self.about[key]) for key in ("stride", "horizon"))
+        apart = "do not overlap" if stride >= horizon else "overlap"
+        return f"Horizons of {horizon:g} s every {stride:g} s {apart}. {RULES}"
 
     @cached_property
     def _summaries(self) -> list[dict[str, Any]]:
@@ -110,11 +146,12 @@ class Scores:
             "blocks": first["blocks"],
             "spikes": first["spikes"],
             "null": first["null"]["bits_per_spike"],
-            "rules": RULES,
+            "rules": self.rules,
             "scored": first["units_scored"],
             "left_out": first["left_out"],
             "ceiling": first["within_unit_correlation_ceiling"],
             "ceilings_at_zero": first["correlation_ceilings_at_zero"],
+            "reasons": first["reasons"],
             "baseline": self.baseline,
             "models": [self._model(row) for row in range(len(self.models))],
             "units": self._units(),
@@ -138,10 +175,13 @@ class Scores:
         }
 
     def _difference(self, row: int) -> dict[str, JSON] | None:
-        """The model minus another one, on the same blocks."""
+        """The model minus another one, on the same blocks; one block gives no interval."""
         ours, theirs = self.model.statistics, self.models[row].statistics
-        if len(ours) < 2 or self._summaries[row]["bits_per_spike"] is None:
+        mine, other = (self._summaries[one]["bits_per_spike"] for one in (0, row))
+        if mine is None or other is None:
             return None
+        if len(ours) < 2:
+            return {"bits_per_spike": mine - other, "interval": None}
         found = metrics.difference(ours, theirs, draws=DRAWS, level=LEVEL)
         return {"bits_per_spike": found.value, "interval": [found.low, found.high]}
 
@@ -178,7 +218,8 @@ class Scores:
         rows = []
         for one in self.to_json()["models"]:
             low, high = one["interval"] or (None, None)
-            gain = one["difference"] or {"bits_per_spike": None, "interval": (None, None)}
+            gain = one["difference"] or {"bits_per_spike": None, "interval": None}
+            lowest, highest = gain["interval"] or (None, None)
             rows.append(
                 {
                     "model": one["name"],
@@ -186,8 +227,8 @@ class Scores:
                     "low": low,
                     "high": high,
                     "difference": gain["bits_per_spike"],
-                    "difference_low": gain["interval"][0],
-                    "difference_high": gain["interval"][1],
+                    "difference_low": lowest,
+                    "difference_high": highest,
                     "without_top_unit": one["without_top_unit"],
                     "median_unit": one["median_unit"],
                     "correlation": one["correlation"],
@@ -217,13 +258,16 @@ class Scores:
         Raises
         ------
         UsageError
-            Where there is none, or they hold other models.
+            Where there is none, or they hold other models, windows or bins.
         """
         if not scores:
             raise UsageError("There is nothing to pool: give the scores of every rotation.")
         names = [[one.name for one in each.models] for each in scores]
         if any(one != names[0] for one in names):
             raise UsageError(f"Scores of other models cannot be pooled: {names}.")
+        for key in ("label", "stride", "horizon", "bin"):
+            if len(found := {each.about[key] for each in scores}) > 1:
+                raise UsageError(f"Scores of unlike {key} cannot be pooled: {sorted(found)}.")
         models = tuple(
             replace(
                 scores[0].models[row],
@@ -241,8 +285,7 @@ class Scores:
 
     def save(self, folder: str | Path, name: str) -> Path:
         """Write ``<name>.json`` (for people) and ``<name>.safetensors`` (the sums); the first."""
-        from safetensors.numpy import save
-
+        save = _safetensors().save
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
@@ -251,8 +294,10 @@ class Scores:
             for key, array in one.statistics.to_arrays().items()
         }
         path = folder / f"{name}.json"
-        write(path.with_suffix(".safetensors"), save(arrays))
-        write(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+        sums = save(arrays)
+        said = {**self.to_json(), "sums": hashlib.sha256(sums).hexdigest()}
+        write(path.with_suffix(".safetensors"), sums)
+        write(path, json.dumps(said, indent=1, allow_nan=False).encode())
         return path
 
     @classmethod
@@ -264,27 +309,31 @@ class Scores:
         NotFoundError, DamagedError
             Where there are none, or one of the files is damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         folder = Path(folder)
         path = folder / f"{name}.json"
         if not path.is_file():
             known = [one.stem for one in folder.glob("*.json")]
             raise NotFoundError("scores", name, known, str(folder))
         try:
-            said = json.loads(path.read_bytes())
-            arrays = load(path.with_suffix(".safetensors").read_bytes())
-            models = tuple(
-                Scored(one["name"], one["about"], one["kind"], _statistics(arrays, row))
-                for row, one in enumerate(said["models"])
-            )
-            about = {key: said[key] for key in ABOUT}
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            return cls._read(path)
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise DamagedError(
-                f"The scores {name!r} in {folder} cannot be read ({error}). Evaluate the run again."
+                f"The scores {name!r} in {folder} are damaged: {_first_line(error)}. Evaluate the "
+                "run again."
             ) from error
-        return cls(about, models, tuple(said["examples"]))
+
+    @classmethod
+    def _read(cls, path: Path) -> Scores:
+        said = json.loads(path.read_bytes())
+        sums = path.with_suffix(".safetensors").read_bytes()
+        if hashlib.sha256(sums).hexdigest() != said["sums"]:
+            raise ValueError(f"{path.stem}.safetensors is not what was written with {path.name}")
+        arrays = _safetensors().load(sums)
+        models = tuple(
+            Scored(one["name"], one["about"], one["kind"], _statistics(arrays, row))
+            for row, one in enumerate(said["models"])
+        )
+        return cls({key: said[key] for key in ABOUT}, models, tuple(said["examples"]))
 
 
 ABOUT = ("label", "stride", "horizon", "bin", "windows", "split", "sessions", "runs")
@@ -296,6 +345,7 @@ def evaluate(
     label: str | None = None,
     stride: float | None = None,
     store: Store | None = None,
+    beside: Sequence[Forecaster] = (),
     save: bool = True,
 ) -> Scores:
     """Score a run on held-out windows, at the snapshot it was trained on.
@@ -309,33 +359,64 @@ def evaluate(
         Seconds from one window to the next; the recipe's, else the horizon.
     store : Store, optional
         An open store of the run's URL; opened by its URL without it. Later commits do not matter.
+    beside : sequence of Forecaster
+        More to score on the same windows.
     save : bool
         Keep the scores in the run's folder, under ``scores/``.
 
     Raises
     ------
     UsageError
-        Where what the run was trained on is not what is there: units, tables, split, recipe.
+        Where the run is not done, the split has no such part, or a stride is not above 0 s.
+    RefusedError
+        Where what the run was trained on is not what is there: sessions, units, tables.
+    DamagedError
+        Where a file of the run is not what was written.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     recipe = run.recipe
     _refuse_untrained(run)
+    label = recipe.evaluate.label if label is None else label
+    seconds, split = _stride(stride, recipe), run.split
     opened = neurostore.open(run.identity["url"]) if store is None else store
-    there = opened.at(run.snapshot)
-    split = run.split
-    run.check(dataset(recipe, there, split["train"]).identity())
-    label, stride = label or recipe.evaluate.label, stride or recipe.evaluate.stride
-    scored = _Evaluation(recipe, run, there, split, label, float(stride or recipe.window.horizon))
-    scores = scored.scores()
+    there = _as_trained(run, recipe, opened)
+    scores = _Evaluation(recipe, run, there, split, label, seconds).scores(beside)
     if save:
-        scores.save(run.folder / "scores", score_name(label, stride, recipe))
+        scores.save(run.folder / "scores", score_name(label, seconds, recipe))
     return scores
 
 
 def score_name(label: str, stride: float | None, recipe: Recipe) -> str:
     """``test`` at the recipe's own stride, else ``test-0.1s``."""
-    own = recipe.evaluate.stride or recipe.window.horizon
+    own = _stride(None, recipe)
     return label if stride in (None, own) else f"{label}-{stride:g}s"
+
+
+def _stride(stride: float | None, recipe: Recipe) -> float:
+    """Seconds between evaluated windows: what is asked for, else the recipe's, else the horizon."""
+    if stride is None:
+        own = recipe.evaluate.stride
+        return float(recipe.window.horizon if own is None else own)
+    if not (stride > 0 and math.isfinite(stride)):
+        raise UsageError(f"The stride between evaluated windows is above 0 s, found {stride:g} s.")
+    return float(stride)
+
+
+def _as_trained(run: Run, recipe: Recipe, store: Store) -> Store:
+    """The store as the run saw it, or, where that snapshot is gone, one that holds the same."""
+    try:
+        there = store.at(run.snapshot)
+    except NotFoundError:
+        there = store.pin()
+    try:
+        identity = dataset(recipe, there, run.split["train"]).identity()
+    except UsageError as error:
+        raise RefusedError(
+            f"Run {run.id} cannot be scored on {store.url}, which is not what it was trained on: "
+            f"{error}"
+        ) from error
+    run.check(identity)
+    return there
 
 
 @dataclass(frozen=True)
@@ -360,34 +441,36 @@ class _Evaluation:
     @cached_property
     def null(self) -> Null:
         """The training-mean rates."""
-        return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
+        return null_of(self._dataset("train", self.stride), self.recipe.bin())
 
-    def scores(self) -> Scores:
+    def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
-        forecasters = [*self._model(), *self._baselines(), *self._probes()]
+        forecasters = [self._model(), *self._baselines(), *self._probes(), *beside]
         parts: list[list[Statistics]] = [[] for _ in forecasters]
         for batch in self._test.loader(BATCH, shuffle=False):
             target, mask = _target(batch)
-            for part, (*_, predict) in zip(parts, forecasters, strict=True):
-                block = batch.block.numpy()
-                rate = predict(batch)
+            block = batch.block.numpy()
+            for part, one in zip(parts, forecasters, strict=True):
+                rate = one.predict(batch)
                 part.append(
                     metrics.statistics(rate, target, null=self.null, block=block, mask=mask)
                 )
         models = tuple(
-            Scored(name, about, kind, _sum(part))
-            for (name, about, kind, _), part in zip(forecasters, parts, strict=True)
+            Scored(one.name, one.about, one.kind, _sum(part))
+            for one, part in zip(forecasters, parts, strict=True)
         )
-        return Scores(self._about(), models, self._examples(forecasters[0][-1], forecasters[1][-1]))
+        scores = Scores(self._about(), models)
+        shown = self._examples(forecasters[0], forecasters[scores.baseline])
+        return replace(scores, examples=shown)
 
-    def _examples(self, model: Predict, baseline: Predict) -> tuple[Mapping[str, Any], ...]:
+    def _examples(self, model: Forecaster, baseline: Forecaster) -> tuple[Mapping[str, Any], ...]:
         """A few windows spread evenly over the evaluated ones, however well they are predicted."""
         windows = len(self._test)
         count = min(EXAMPLES, windows)
         rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
         batch = self._test.batch(np.array(rows), seed=None)
         target, _ = _target(batch)
-        predicted, other = (predict(batch) * target.shape[-1] for predict in (model, baseline))
+        predicted, other = (_whole(one.predict(batch), target) for one in (model, baseline))
         return tuple(
             {
                 "session": batch.session[row],
@@ -395,6 +478,7 @@ class _Evaluation:
                 "recorded": target[row].sum(-1).tolist(),
                 "predicted": predicted[row].tolist(),
                 "baseline": other[row].tolist(),
+                "beside": baseline.name,
             }
             for row in range(count)
         )
@@ -412,11 +496,18 @@ class _Evaluation:
             "runs": [self.run.id],
         }
 
-    def _model(self) -> list[tuple[str, str, str, Predict]]:
+    def _model(self) -> Forecaster:
+        weights = self.run.weights()
         import torch
 
         module = self.recipe.build(units=len(self.null.units))
-        module.load_state_dict(self.run.weights())
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RefusedError(
+                f"The weights of run {self.run.id} do not fit {self.recipe.architecture}, which "
+                f"has changed since: {' '.join(str(error).split())}"
+            ) from error
         module.eval()
 
         def predict(batch: Batch) -> Rates:
@@ -424,40 +515,62 @@ class _Evaluation:
                 rate = torch.exp(module(**inputs(module, batch)))
             return np.asarray(rate.double())
 
-        return [(type(module).__name__, self.recipe.title, "model", predict)]
+        return Forecaster(type(module).__name__, self.recipe.title, "model", predict)
 
-    def _baselines(self) -> list[tuple[str, str, str, Predict]]:
-        windows = self._gathered(self._dataset("validation", self.stride))
+    def _baselines(self) -> list[Forecaster]:
+        windows = self._validation
         trailing = TrailingRate.choose(
-            windows.past, windows.target, null=self.null, bin=self.recipe.bin(), mask=windows.mask
+            windows.past,
+            windows.target,
+            null=self.null,
+            bin=float(self.recipe.bin()),
+            mask=windows.mask,
+            history_mask=windows.past_mask,
         )
         mean = TrainingMean(self.null)
         about = (
             f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
             "mean; both chosen on validation"
         )
+
+        def follow(batch: Batch) -> Rates:
+            return trailing.predict(_past(batch), mask=_past_mask(batch))
+
         return [
-            ("trailing rate", about, "baseline", lambda batch: trailing.predict(_past(batch))),
-            ("training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))),
+            Forecaster("trailing rate", about, "baseline", follow),
+            Forecaster(
+                "training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))
+            ),
         ]
 
-    def _probes(self) -> list[tuple[str, str, str, Predict]]:
+    def _probes(self) -> list[Forecaster]:
         training = self._gathered(self._dataset("train", self.stride))
-        validation = self._gathered(self._dataset("validation", self.stride))
+        validation = self._validation
         time = SessionTime.choose(
-            (training.start, training.target), (validation.start, validation.target), null=self.null
+            (training.start, training.target),
+            (validation.start, validation.target),
+            null=self.null,
+            masks=(training.mask, validation.mask),
         )
         about = f"knows the session time alone, {time.bandwidth:g} s smooth"
-        made: list[tuple[str, str, str, Predict]] = [
-            ("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+        made = [
+            Forecaster(
+                "session time", about, "probe", lambda batch: time.predict(batch.start.numpy())
+            )
         ]
         if training.state is not None:
             state = StateMean.fit(
                 training.state, training.target, null=self.null, mask=training.mask
             )
             about = f"mean rate with {self.recipe.evaluate.state} observed or not"
-            made.append(("state mean", about, "probe", lambda batch: state.predict(_state(batch))))
+            made.append(
+                Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
+            )
         return made
+
+    @cached_property
+    def _validation(self) -> _Windows:
+        return self._gathered(self._dataset("validation", self.stride))
 
     def _gathered(self, windows: Dataset) -> _Windows:
         batches = list(windows.loader(BATCH, shuffle=False))
@@ -465,6 +578,7 @@ class _Evaluation:
         has_state = self.recipe.evaluate.state is not None
         return _Windows(
             np.concatenate([_past(batch) for batch in batches]),
+            np.concatenate([_past_mask(batch) for batch in batches]),
             np.concatenate([target for target, _ in targets]),
             np.concatenate([mask for _, mask in targets]),
             np.concatenate([batch.start.numpy() for batch in batches]),
@@ -475,6 +589,7 @@ class _Evaluation:
 @dataclass(frozen=True)
 class _Windows:
     past: Counts
+    past_mask: NDArray[np.bool_]
     target: Counts
     mask: NDArray[np.bool_]
     start: Rates
@@ -485,9 +600,19 @@ def _past(batch: Batch) -> Counts:
     return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
 
 
+def _past_mask(batch: Batch) -> NDArray[np.bool_]:
+    return np.asarray(batch.past_mask(TARGET).numpy(), dtype=bool)
+
+
 def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
     mask = np.asarray(batch.future_mask(TARGET).numpy(), dtype=bool)
     return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
+
+
+def _whole(rate: Rates, target: Counts) -> Rates:
+    """Expected counts of the horizon (window, unit), from rates with bins or one over all."""
+    made: Rates = rate.sum(-1) if rate.ndim == 3 else rate * target.shape[-1]
+    return made
 
 
 def _state(batch: Batch) -> Counts:
@@ -499,8 +624,8 @@ def said(bits_per_spike: float | None, interval: Sequence[float] | None = None) 
     """``0.752 [0.698, 0.811]``; a dash where there is none."""
     if bits_per_spike is None:
         return "-"
-    ends = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"{bits_per_spike:.3f}{ends}"
+    ends = "" if interval is None else f" [{interval[0]:z.3f}, {interval[1]:z.3f}]"
+    return f"{bits_per_spike:z.3f}{ends}"
 
 
 def _sum(parts: Sequence[Statistics]) -> Statistics:
@@ -533,7 +658,35 @@ def _in_words(split: Split) -> str:
 
 def _refuse_untrained(run: Run) -> None:
     if run.status != "done":
+        epochs = run.recipe.train.epochs
         raise UsageError(
-            f"The run in {run.folder} is {run.status}, not done. Go on with it first: "
-            f"neurostore train ... {run.folder} --resume"
+            f"The run in {run.folder} is not done ({run.status}, {len(run.metrics())} of "
+            f"{epochs} epochs). Go on with it first: {_command(run)}"
         )
+
+
+def _command(run: Run) -> str:
+    """The words that go on with a run: its recipe, its store, and what was said over the recipe."""
+    recipe = run.recipe
+    origin = recipe.origins["architecture"][1]
+    own = origin if Path(origin).is_file() else recipe.name
+    words = ["neurostore", "train", own, str(run.identity["url"]), str(run.folder), "--resume"]
+    for key, (value, where) in recipe.origins.items():
+        if where == "command line":
+            words += [f"--{key}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError("Scores on disk", "train") from error
+    return safetensors.numpy
+
+
+callable_as(__name__, evaluate)

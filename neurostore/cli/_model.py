@@ -111,14 +111,14 @@ def report(folder: Folder, out: Path | None = None) -> int:
     """
     from neurostore.evaluate import Scores
     from neurostore.evaluate import evaluate as score
-    from neurostore.report import run_page
+    from neurostore.report import PAGE, run_page
     from neurostore.runs import Run
 
     run = Run.open(folder)
     known = (run.folder / "scores" / f"{run.recipe.evaluate.label}.json").is_file()
     name = run.recipe.evaluate.label
     scores = Scores.load(run.folder / "scores", name) if known else score(run)
-    page = run_page(run, scores, run.folder / "report.html" if out is None else out)
+    page = run_page(run, scores, run.folder / PAGE if out is None else out)
     say(f"{page}\n{page.with_suffix('.json')}")
     return DONE
 

@@ -93,8 +93,12 @@ def _width(cells: Mapping[str, Sequence[str]], shown: Sequence[str]) -> int:
 def _cell(value: Any) -> str:
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, list):
-        return ", ".join(value)
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:,.2f}"
+        return "" if math.isnan(value) else f"{value:z,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

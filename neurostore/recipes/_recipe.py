@@ -29,14 +29,18 @@ class Data:
     Parameters
     ----------
     sessions, units : str, optional
-        SQL over the columns of ``store.sessions()`` and ``store.units()``; all without it.
+        SQL over the columns of ``store.sessions()`` and ``store.units()``, or the id of one
+        session; all without it.
     history_may_cross : bool
         Whether the history of a window may lie outside of its own part of the split.
+    same_units : bool
+        Whether sessions that list the same unit ids recorded the same units.
     """
 
     sessions: str | None = None
     units: str | None = None
     history_may_cross: bool = False
+    same_units: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from neurostore.errors import NotFoundError
+from neurostore.clocks import exact
+from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
 from neurostore.sample.plan import Runs, Ticks, Window, join, lay
 from neurostore.sample.streams import Chosen
 
 if TYPE_CHECKING:
     from neurostore.splits import Part
+    from neurostore.store import Session
 
 SEES: Mapping[str, tuple[str, ...]] = {"validation": ("train",), "test": ("train", "validation")}
 """Labels that a history that may cross can reach into, beside its own and unlabelled time."""
@@ -52,6 +54,12 @@ class Laid:
         clock = self.chosen.session.clock
         present, length = self.window.ticks(clock)
         step = self.window.step * clock.rate
+        if step < 1:
+            raise UsageError(
+                f"A stride of {float(self.window.step):g} s is {float(step):g} ticks of "
+                f"{self.chosen.session.id}; windows lie at least one tick "
+                f"({float(1 / clock.rate):g} s) apart."
+            )
         if self.window.around is not None:
             start = _around(self.chosen, self.window)
         else:
@@ -76,7 +84,7 @@ class Laid:
             seen = self.chosen.any_observed.covers(start, stop)
             block[~(seen & self._allowed.covers(start, target))] = REFUSED
         if self.chosen.differs:
-            whole = [one.covers(start, stop) for one in self.chosen.observed]
+            whole = [one.covers(start, stop) for one in self.chosen.kinds]
             block[~np.any(whole, axis=0)] = REFUSED
         return block
 
@@ -128,12 +136,21 @@ def lay_session(chosen: Chosen, window: Window, part: Part | None, *, may_cross:
     if part is not None and chosen.session.id not in part.split.sessions:
         pieces = {}
     elif part is not None:
-        rows, starts, stops = part.blocks(chosen.session.id)
-        blocks = zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True)
-        found = {row: chosen.any_observed.between(low, high) for row, low, high in blocks}
-        pieces = {row: piece for row, piece in found.items() if len(piece)}
+        pieces = _cut(chosen.any_observed, *part.blocks(chosen.session.id))
     events = 0 if window.around is None else len(_events(chosen, window))
     return Laid(chosen, window, part, may_cross, pieces, events)
+
+
+def _cut(observed: Intervals, rows: Ticks, starts: Ticks, stops: Ticks) -> dict[int, Intervals]:
+    """Observed time in each block (block,) that holds any, by row of the split."""
+    first = np.searchsorted(observed.stop, starts, side="right")
+    last = np.searchsorted(observed.start, stops, side="left")
+    made = {}
+    for n in np.flatnonzero(first < last).tolist():
+        inside = slice(first[n], last[n])
+        low = np.maximum(observed.start[inside], starts[n])
+        made[int(rows[n])] = Intervals(low, np.minimum(observed.stop[inside], stops[n]))
+    return made
 
 
 def _around(chosen: Chosen, window: Window) -> Ticks:
@@ -142,22 +159,21 @@ def _around(chosen: Chosen, window: Window) -> Ticks:
     present, length = window.ticks(clock)
     if window.before is None or window.after is None:
         return np.unique(event - present)
-    low, high = clock.tick(-window.before), clock.tick(window.after)
+    low, high = clock.tick(-exact(window.before)), clock.tick(window.after)
     step = window.step * clock.rate
     runs = lay(event + low, event + high, -1, length, step)
     return np.unique(runs.starts()[0])
 
 
 def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
-    """Ticks (event,) of the valid events that a window is laid around; none without the table."""
+    """Ticks (event,) of the valid events that a window is laid around; none without the column."""
     table, _, column = str(window.around).partition(".")
     session, name = chosen.session, f"intervals/{table}"
     if name not in session.tables:
         return np.zeros(0, dtype=np.int64)
-    columns = session.stored(name).columns
-    timed = [key for key, one in columns.items() if one.attrs.get("units") == "tick"]
+    columns, timed = session.stored(name).columns, _timed(session, name)
     if column not in timed:
-        raise NotFoundError("time column", column, timed, f"{name} of {session.id}")
+        return np.zeros(0, dtype=np.int64)
     valid = columns["valid" if column in ("start", "stop") else f"{column}_valid"].values[:]
     good = np.asarray(valid).copy()
     if window.where is not None:
@@ -168,11 +184,17 @@ def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
     return made
 
 
-def refuse_unknown_table(chosen: Sequence[Chosen], window: Window) -> None:
-    """Refuse `around` where no session has its table, naming the nearest."""
+def _timed(session: Session, name: str) -> list[str]:
+    """Columns of an interval table that hold times."""
+    columns = session.stored(name).columns
+    return [key for key, one in columns.items() if one.attrs.get("units") == "tick"]
+
+
+def refuse_unknown_event(chosen: Sequence[Chosen], window: Window) -> None:
+    """Refuse `around` where no session has its table or its column, naming the nearest."""
     if window.around is None:
         return
-    table = window.around.partition(".")[0]
+    table, _, column = window.around.partition(".")
     known = {
         name.removeprefix("intervals/")
         for one in chosen
@@ -181,3 +203,9 @@ def refuse_unknown_table(chosen: Sequence[Chosen], window: Window) -> None:
     }
     if table not in known:
         raise NotFoundError("intervals", table, known, f"any of the {len(chosen)} sessions chosen")
+    name = f"intervals/{table}"
+    timed = {
+        one for row in chosen if name in row.session.tables for one in _timed(row.session, name)
+    }
+    if column not in timed:
+        raise NotFoundError("time column", column, timed, f"{name} of any session chosen")

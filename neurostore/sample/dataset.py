@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurostore.clocks import Clock
+from neurostore.clocks import Clock, exact
 from neurostore.errors import JSON, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals
-from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_table
+from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_event
 from neurostore.sample.acquisition import Acquisition, All
 from neurostore.sample.batch import Batch, Values, pad, tensor
-from neurostore.sample.plan import Address, Plan, Ticks, Window
+from neurostore.sample.plan import Address, Number, Plan, Ticks, Window
 from neurostore.sample.streams import Chosen, Reader, Stream, TrialTable, columns, no_spikes
 from neurostore.splits import Part, Split
 
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from neurostore.store import Store
 
 _SHOWN = 6
+_ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
+"""What no SQL condition looks like, and an id of a session does."""
+_PRELOADED = ["torch", "pandas", "neurostore.store", "neurostore.sample"]
+"""What the server that forks workers imports once; none of it opens a store."""
 
 
 class Dataset:
@@ -104,7 +112,7 @@ class Dataset:
 
     @cached_property
     def _laid(self) -> list[Laid]:
-        refuse_unknown_table(self.chosen, self._window)
+        refuse_unknown_event(self.chosen, self._window)
         part, cross = self.split, self.history_may_cross
         return [lay_session(one, self._window, part, may_cross=cross) for one in self.chosen]
 
@@ -206,6 +214,10 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Any:
         """Window `index` of the plan, as a batch of one."""
+        if isinstance(index, slice):
+            raise UsageError(
+                "A dataset gives one window a number; sample(n) or loader(n) give many."
+            )
         number = range(len(self))[index]  # an IndexError ends an iteration
         return self._finish(self.read(self.plan.address(np.array([number]))))
 
@@ -228,7 +240,7 @@ class Dataset:
         numbers = places if seed is None else self.plan.order(places, seed, epoch)
         return self.read(self.plan.address(numbers))
 
-    def window(self, session: str, start: float) -> Batch:
+    def window(self, session: str, start: Number) -> Any:
         """The window of a session that starts at a time in seconds, on the plan or not.
 
         What was not observed in it is masked.
@@ -241,7 +253,8 @@ class Dataset:
         row = self._row(session)
         first = self.chosen[row].session.clock.tick(start)
         block = self._block(row, first)
-        return self.read(Address(np.array([row]), np.array([first]), np.array([block])))
+        here = Address(np.array([row]), np.array([first]), np.array([block]))
+        return self._finish(self.read(here))
 
     def _row(self, session: str) -> int:
         if session not in self.session_ids:
@@ -296,8 +309,10 @@ class Dataset:
 
     def read(self, address: Address) -> Batch:
         """Windows by address, as a batch in their order."""
-        groups = [np.flatnonzero(address.session == row) for row in np.unique(address.session)]
-        back = np.argsort(np.concatenate(groups), kind="stable")
+        order = np.lexsort((address.start, address.session))  # so that chunks are read once
+        cuts = np.flatnonzero(np.diff(address.session[order])) + 1
+        groups = np.split(order, cuts)
+        back = np.argsort(order, kind="stable")
         values = self._values(address, groups)
         arrays: dict[str, torch.Tensor] = {}
         reason: dict[str, torch.Tensor] = {}
@@ -391,15 +406,27 @@ class Dataset:
                 f"The split {self.split.name!r} leaves no target in {', '.join(self.session_ids)}: "
                 f"it has blocks in {', '.join(self.split.split.sessions) or 'no session'}."
             )
-        if longest < self._window.length:
+        window = self._window
+        what, least = ("window", window.length)
+        if self.history_may_cross:
+            what, least = ("target", exact(window.horizon))
+        if longest < least:
             raise UsageError(
-                f"A window of {float(self._window.length):g} s is longer than every interval"
-                f"{where}: the longest is {longest:g} s."
+                f"A {what} of {float(least):g} s is longer than every interval"
+                f"{where}: the longest is {longest:g} s. Take a shorter one."
+            )
+        if window.around is None:
+            raise UsageError(
+                f"No window of {window} lies in observed time{where}: the longest interval is "
+                f"{longest:g} s, but no unit is observed throughout a window"
+                + (" whose history it may see." if self.history_may_cross else ".")
+                + " Take shorter windows, or other units."
             )
         events = sum(one.events for one in laid)
         raise UsageError(
-            f"No window of {self._window} lies in observed time{where}: of "
-            f"{counted(events, 'event')}, none has a whole window around it."
+            f"No window of {window} lies in observed time{where}: of "
+            f"{counted(events, 'event')}, none has a whole window around it. Take shorter ones, or "
+            "other events."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -503,7 +530,7 @@ class Loader:
 
     def __getitem__(self, number: int) -> Any:
         """Batch `number` of the epoch."""
-        first = number * self.batch_size
+        first = range(self._batches)[number] * self.batch_size
         places = np.arange(first, min(first + self.batch_size, len(self.dataset)))
         batch = self.dataset.batch(places, seed=self.seed, epoch=self.epoch)
         return self.dataset._finish(batch)
@@ -515,6 +542,9 @@ class Loader:
         from torch.utils.data import DataLoader
 
         alone = replace(self, workers=0)
+        self._refuse_unpicklable()
+        if self.context == "forkserver":  # read once: only the first server of a process takes it
+            multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
         return iter(
             DataLoader(
                 alone,  # type: ignore[arg-type]
@@ -522,8 +552,26 @@ class Loader:
                 sampler=numbers,
                 num_workers=self.workers,
                 multiprocessing_context=self.context,
+                collate_fn=_same,
             )
         )
+
+    def _refuse_unpicklable(self) -> None:
+        """Refuse here what no worker process could be given."""
+        try:
+            pickle.dumps(self)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"Worker processes cannot be given this dataset ({error}). A transform for workers "
+                "is a function of a module; workers=0 takes any."
+            ) from error
+
+
+def _same(batch: Any) -> Any:
+    """A batch as it is: torch would take it for a mapping and rebuild it as a dict."""
+    return batch
 
 
 def _part(store: Store, split: str | Split | Part | None) -> Part | None:
@@ -551,6 +599,8 @@ def choose(
     if sessions is None:
         ids = known
     elif isinstance(sessions, str):
+        if sessions not in known and _ID.fullmatch(sessions):
+            raise NotFoundError("session", sessions, known, store.url)
         ids = [sessions] if sessions in known else [str(i) for i in store.sessions(sessions)["id"]]
     else:
         ids = [str(one) for one in sessions]
@@ -575,25 +625,21 @@ def _choose(store: Store, id: str, frame: Any) -> Chosen:
     regions = np.full(len(ids), "", dtype=object)
     if "region" in frame:
         regions = np.array([one if isinstance(one, str) else "" for one in frame["region"]], object)
-    return Chosen(
-        session, session.unit_rows(ids.tolist()), ids, regions, int(frame["n_spikes"].sum())
-    )
+    rows = session.unit_rows(ids.tolist()) if len(ids) else np.zeros(0, dtype=np.int64)
+    return Chosen(session, rows, ids, regions, int(frame["n_spikes"].sum()))
 
 
 def _totals(chosen: Chosen, laid: Laid) -> Totals:
     domain = laid.domain
-    own = [domain & one for one in chosen.observed]
-    ticks = np.array([one.length for one in own], dtype=np.int64)
+    ticks = np.array([(domain & one).length for one in chosen.kinds], dtype=np.int64)[chosen.kind]
     spikes = np.zeros(len(chosen.ids), dtype=np.int64)
     if len(domain) and not no_spikes(chosen):
         events = chosen.session.events(domain.start, domain.stop)
         column = columns(chosen)[events.unit]
-        seen = column >= 0
-        for row, one in enumerate(own if chosen.differs else []):
-            seen &= (column != row) | one.contains(events.time)
-        spikes = np.bincount(column[seen], minlength=len(chosen.ids))
-    rate = float(chosen.session.clock.rate)
-    return Totals(spikes, np.broadcast_to(ticks / rate, spikes.shape))
+        mine = column >= 0
+        column, time = column[mine], events.time[mine]
+        spikes = np.bincount(column[chosen.saw(column, time)], minlength=len(chosen.ids))
+    return Totals(spikes, ticks / float(chosen.session.clock.rate))
 
 
 def _reopen(state: Mapping[str, Any]) -> Dataset:
@@ -604,7 +650,14 @@ def _reopen(state: Mapping[str, Any]) -> Dataset:
 
 def _plain(value: Any) -> dict[str, JSON]:
     said: dict[str, Any] = asdict(value)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
+    return {name: _json(one) for name, one in said.items()}
+
+
+def _json(value: Any) -> JSON:
+    if isinstance(value, tuple):
+        return [_json(one) for one in value]
+    made: JSON = str(value) if isinstance(value, Fraction) else value
+    return made
 
 
 def _s(clock: Clock, tick: int) -> float:

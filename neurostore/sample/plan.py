@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,14 @@ from neurostore.clocks import Clock, exact
 from neurostore.errors import UsageError
 
 Ticks = NDArray[np.int64]
+Number: TypeAlias = float | str | Fraction
 ROUNDS = 6
 """Rounds of the Feistel network; from four on it passes for a random permutation (Luby 1988)."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """How long a window is, and where windows lie.
+    """How long a window is, and where windows lie; seconds are exact as written: 0.1 is 1/10.
 
     Parameters
     ----------
@@ -37,7 +39,8 @@ class Window:
     stride : float, optional
         Seconds from one window to the next; the horizon without it (the history where that is 0).
     around : str, optional
-        ``"<interval table>.<column>"``: one window an event, with its present on the event.
+        ``"<interval table>.<column>"``: one window an event, with its present on the event;
+        events at the same tick share one.
     before, after : float, optional
         With `around`: windows by the stride, inside [event − before, event + after) seconds.
     where : str, optional
@@ -93,21 +96,25 @@ class Window:
     @property
     def step(self) -> Fraction:
         """The stride in seconds, exact."""
-        return exact(self.stride or self.horizon or self.history)
+        if self.stride is not None:
+            return exact(self.stride)
+        return exact(self.horizon) or exact(self.history)
 
     def ticks(self, clock: Clock) -> tuple[int, int]:
         """Ticks from the start to the present, and to the stop."""
         return floor(exact(self.history) * clock.rate), floor(self.length * clock.rate)
 
     def __str__(self) -> str:
-        what = f"{float(self.length):g} s ({self.history:g} s history + {self.horizon:g} s horizon)"
+        history, horizon = float(exact(self.history)), float(exact(self.horizon))
+        what = f"{float(self.length):g} s ({history:g} s history + {horizon:g} s horizon)"
         if self.around is None:
             return f"{what} every {float(self.step):g} s"
-        if self.before is None:
+        if self.before is None or self.after is None:
             return f"{what} around {self.around}"
+        before, after = float(exact(self.before)), float(exact(self.after))
         return (
-            f"{what} every {float(self.step):g} s from {self.before:g} s before to {self.after:g} "
-            f"s after {self.around}"
+            f"{what} every {float(self.step):g} s from {before:g} s before to {after:g} s after "
+            f"{self.around}"
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from math import floor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,9 +19,12 @@ from neurostore.clocks import MISSING, Clock, exact
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
 from neurostore.sample.batch import Reason, Reasons, Values
-from neurostore.sample.plan import Ticks, Window
+from neurostore.sample.plan import Number, Ticks, Window
+
+_FAR = 2**62
 
 if TYPE_CHECKING:
+    from neurostore.schemas import Column
     from neurostore.store import Session
 
 
@@ -46,41 +48,65 @@ class Chosen:
     spikes: int = 0
 
     @cached_property
-    def observed(self) -> list[Intervals]:
-        """Observed time of every unit; one for all of them where it does not differ by unit."""
-        table = self.session.tables
-        if "intervals/observed" not in table:
+    def _by_kind(self) -> tuple[list[Intervals], NDArray[np.int64]]:
+        """Observed times that differ, and which of them is each unit's (unit,)."""
+        alike = np.zeros(len(self.ids), dtype=np.int64)
+        if "intervals/observed" not in self.session.tables:
             row, clock = self.session.attrs["row"], self.session.clock
             if row["start"] is None:
-                return [Intervals()]
-            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))]
-        if not self.differs:
-            return [self.session.observed()]
-        return [self.session.observed(str(id)) for id in self.ids]
+                return [Intervals()], alike
+            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))], alike
+        columns = self.session.stored("intervals/observed").columns
+        if "unit" not in columns or not len(self.ids):
+            return [self.session.observed()], alike
+        start, stop, unit = (
+            np.asarray(columns[key].values[:]) for key in ("start", "stop", "unit")
+        )
+        order = np.argsort(unit, kind="stable")
+        first, last = (np.searchsorted(unit[order], self.rows, side=s) for s in ("left", "right"))
+        rows = [order[low:high] for low, high in zip(first, last, strict=True)]
+        found: dict[Intervals, int] = {}
+        kind = [found.setdefault(Intervals(start[own], stop[own]), len(found)) for own in rows]
+        return list(found), np.array(kind, dtype=np.int64)
 
-    @cached_property
+    @property
+    def kinds(self) -> list[Intervals]:
+        """Observed times that differ from one another; units share them."""
+        return self._by_kind[0]
+
+    @property
+    def kind(self) -> NDArray[np.int64]:
+        """Which of `kinds` is the observed time of each unit, (unit,)."""
+        return self._by_kind[1]
+
+    @property
     def differs(self) -> bool:
         """Whether units were observed at different times."""
-        tables = self.session.tables
-        return (
-            len(self.ids) > 0
-            and "intervals/observed" in tables
-            and "unit" in self.session.stored("intervals/observed").columns
-        )
+        return len(self.kinds) > 1
 
     @cached_property
     def any_observed(self) -> Intervals:
         """When at least one of the units was observed."""
         made = Intervals()
-        for one in self.observed:
+        for one in self.kinds:
             made = made | one
         return made
 
     def seen(self, edges: Ticks) -> NDArray[np.bool_]:
         """Whether each bin between edges (window, bin + 1) is observed, (window, unit, bin)."""
-        covered = [one.covers(edges[:, :-1], edges[:, 1:]) for one in self.observed]
+        covered = [one.covers(edges[:, :-1], edges[:, 1:]) for one in self.kinds]
         made = np.stack(covered, axis=1)
-        return np.broadcast_to(made, (len(edges), len(self.ids), edges.shape[1] - 1))
+        return made[:, self.kind] if self.differs else _repeated(made, len(self.ids))
+
+    def saw(self, column: NDArray[np.int64], tick: Ticks) -> NDArray[np.bool_]:
+        """Whether the unit in place `column` (spike,) was observed at a tick (spike,)."""
+        if not self.differs:
+            return self.any_observed.contains(tick)
+        made, kind = np.zeros(len(tick), dtype=bool), self.kind[column]
+        for number, one in enumerate(self.kinds):
+            own = np.flatnonzero(kind == number)
+            made[own] = one.contains(tick[own])
+        return made
 
 
 class Reader(Protocol):
@@ -124,12 +150,14 @@ class Spikes:
         floor(k · bin · rate) ticks after the window.
     """
 
-    bin: float
+    bin: Number
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
         """Bind it to sessions."""
         past, future = (_whole(name, part, self.bin, window) for part in ("history", "horizon"))
         _refuse_without_spikes(name, sessions)
+        for one in sessions:
+            one.session.clock.edges(0, 1, self.bin)
         return _Counts(name, list(sessions), self.bin, past + future, {name: (2, past, future)})
 
 
@@ -137,7 +165,7 @@ class Spikes:
 class _Counts:
     name: str
     sessions: list[Chosen]
-    bin: float
+    bin: Number
     bins: int
     steps: dict[str, tuple[int, int, int]]
 
@@ -182,8 +210,9 @@ class SpikeEvents:
 
     Time is float32 seconds from the start of the window, ascending; unit is a place along the unit
     axis of the batch; `observed` (window, unit) bool says whether the unit was observed throughout
-    the window, so that no spike is told from no observation. Windows with fewer events than the
-    longest are padded: their mask is False there.
+    the window, so that no spike is told from no observation. A spike outside the observed time of
+    its unit is masked in its place. Windows with fewer events than the longest are padded: their
+    mask is False there.
     """
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
@@ -222,9 +251,10 @@ class _Events:
         place = np.arange(len(window)) - np.repeat(np.cumsum(count) - count, count)
         shape = (len(start), int(count.max(initial=0)))
         time, unit = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
-        time[window, place], unit[window, place] = seconds, column
+        saw = chosen.saw(column, events.time[kept])
+        time[window, place], unit[window, place] = seconds * saw, column * saw
         reason = _reason(shape, Reason.NOT_RECORDED)
-        reason[window, place] = Reason.OBSERVED
+        reason[window, place] = _reason_where(saw, Reason.OUTSIDE)
         observed = (seen, _reason_where(seen, Reason.OUTSIDE))
         return self._named((time, reason), (unit, reason), observed)
 
@@ -256,7 +286,8 @@ class Behaviour:
     """A behaviour series at a rate of its own: (window, time) or (window, time, channel) float32.
 
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
-    linearly between the valid samples on both sides.
+    linearly between the valid samples on both sides. The history of a window with a horizon looks
+    at nothing recorded from the present on: its last samples keep the last valid value before.
 
     Parameters
     ----------
@@ -270,16 +301,20 @@ class Behaviour:
     """
 
     name: str
-    rate: float
-    max_gap: float | None = None
+    rate: Number
+    max_gap: Number | None = None
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
         """Bind it to sessions."""
+        if exact(self.rate) <= 0:
+            raise UsageError(f"The stream {name!r} needs a rate above 0 Hz, found {self.rate}.")
         table, step = f"behaviour/{self.name}", 1 / exact(self.rate)
         past, future = (_whole(name, part, step, window) for part in ("history", "horizon"))
         having = [one.session for one in sessions if table in one.session.tables]
         if not having:
             _refuse_missing_table("behaviour", self.name, sessions)
+        for one in having:
+            one.clock.edges(0, 1, step)
         shapes = {one.id: one.stored(table).columns["value"].values.shape[1:] for one in having}
         if len(set(shapes.values())) > 1:
             raise UsageError(
@@ -287,7 +322,7 @@ class Behaviour:
             )
         channels = next(iter(shapes.values()))
         steps = {name: (1, past, future)}
-        return _Samples(name, self, list(sessions), past + future, channels, steps)
+        return _Samples(name, self, list(sessions), window, past + future, channels, steps)
 
 
 @dataclass(frozen=True)
@@ -295,6 +330,7 @@ class _Samples:
     name: str
     stream: Behaviour
     sessions: list[Chosen]
+    window: Window
     samples: int
     channels: tuple[int, ...]
     steps: dict[str, tuple[int, int, int]]
@@ -313,8 +349,16 @@ class _Samples:
             self._series[row] = _Series.load(self.sessions[row].session, self.stream)
         clock = self.sessions[row].session.clock
         at = start[:, None] + clock.edges(0, self.samples, 1 / exact(self.stream.rate))[:-1]
-        value, reason = self._series[row].at(at.ravel())
+        value, reason = self._series[row].at(at.ravel(), self._before(start, clock).ravel())
         return {self.name: (value.reshape(shape + self.channels), reason.reshape(shape))}
+
+    def _before(self, start: Ticks, clock: Clock) -> Ticks:
+        """The tick (window, time) from which on a sample may not know what was recorded."""
+        before = np.full((len(start), self.samples), _FAR)
+        _, past, horizon = self.steps[self.name]
+        if horizon:
+            before[:, :past] = start[:, None] + self.window.ticks(clock)[0]
+        return before
 
 
 @dataclass(frozen=True)
@@ -348,39 +392,46 @@ class _Series:
             ticks = floor(1.5 * float(np.median(np.diff(time)))) if len(time) > 1 else 0
         return cls(time[valid], value[valid], time, valid, ticks)
 
-    def at(self, tick: Ticks) -> tuple[NDArray[np.float32], Reasons]:
-        """Values (tick, ...) at ticks (tick,), and why one is not there."""
+    def at(self, tick: Ticks, before: Ticks) -> tuple[NDArray[np.float32], Reasons]:
+        """Values (tick, ...) at ticks (tick,) from samples before others (tick,); why if none."""
         made = np.zeros((len(tick), *self.value.shape[1:]), dtype=np.float32)
-        reason = _reason_where(~self._lost(tick), Reason.INVALID)
-        reason[reason == Reason.OBSERVED] = Reason.OUTSIDE
+        reason = np.where(self._lost(tick, before), Reason.INVALID, Reason.OUTSIDE).astype(np.uint8)
         if not len(self.time):
             return made, reason
-        low, high, inside = _neighbours(self.time, tick)
-        gap = self.time[high] - self.time[low]
-        good = np.flatnonzero(inside & (gap <= self.max_gap))
-        low, high = low[good], high[good]
-        part = (tick[good] - self.time[low]) / np.maximum(gap[good], 1)
+        low, high, known, held = _neighbours(self.time, tick, before)
+        gap = np.where(known, self.time[high], tick) - self.time[low]
+        good = np.flatnonzero((known | held) & (gap <= self.max_gap))
+        low, gap = low[good], gap[good]
+        high = np.where(known[good], high[good], low)
+        part = (tick[good] - self.time[low]) / np.maximum(gap, 1)
         part = part.reshape(-1, *[1] * (self.value.ndim - 1))
         first, last = (self.value[rows].astype(np.float64) for rows in (low, high))
         made[good] = first + part * (last - first)
         reason[good] = Reason.OBSERVED
         return made, reason
 
-    def _lost(self, tick: Ticks) -> NDArray[np.bool_]:
+    def _lost(self, tick: Ticks, before: Ticks) -> NDArray[np.bool_]:
         """Whether one of the samples next to a tick was recorded and is not valid."""
         if not len(self.recorded):
             return np.zeros(len(tick), dtype=bool)
-        low, high, inside = _neighbours(self.recorded, tick)
-        return inside & ~(self.valid[low] & self.valid[high])
+        low, high, known, held = _neighbours(self.recorded, tick, before)
+        return (known | held) & ~(self.valid[low] & (self.valid[high] | ~known))
 
 
-def _neighbours(time: Ticks, tick: Ticks) -> tuple[Ticks, Ticks, NDArray[np.bool_]]:
-    """Rows of the times on both sides of each tick (one row where they meet), and if both exist."""
+def _neighbours(
+    time: Ticks, tick: Ticks, before: Ticks
+) -> tuple[Ticks, Ticks, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows of the times on both sides of each tick (one row where they meet).
+
+    Further, whether both exist and lie before `before`, or the left one does and the right one
+    may not be known.
+    """
     left = np.searchsorted(time, tick, side="right") - 1
-    meets = (left >= 0) & (time[np.maximum(left, 0)] == tick)
-    right = np.where(meets, left, left + 1)
-    inside = (left >= 0) & (right < len(time))
-    return np.maximum(left, 0), np.minimum(right, len(time) - 1), inside
+    low = np.maximum(left, 0)
+    right = np.where((left >= 0) & (time[low] == tick), left, left + 1)
+    high = np.minimum(right, len(time) - 1)
+    known = (left >= 0) & (right < len(time)) & (time[high] < before)
+    return low, high, known, (left >= 0) & ~known & (before < _FAR)
 
 
 # ---- trials
@@ -390,7 +441,8 @@ def _neighbours(time: Ticks, tick: Ticks) -> tuple[Ticks, Ticks, NDArray[np.bool
 class Trials:
     """Columns of the trial that the window's present lies in: `<name>.<column>`, each (window,).
 
-    Numbers are float32; text is int64 codes into ``dataset.categories["<name>.<column>"]``.
+    Numbers are float32, times seconds from the start of the window, so that none says when in the
+    session it lies; text is int64 codes into ``dataset.categories["<name>.<column>"]``.
 
     Parameters
     ----------
@@ -421,7 +473,26 @@ class Trials:
         for column in self.columns:
             if column not in known:
                 raise NotFoundError("column", column, known, f"intervals/{self.table}")
+        self._refuse_mixed(name, having)
         return _Rows(name, self, list(sessions), window)
+
+    def _refuse_mixed(self, name: str, sessions: Sequence[Chosen]) -> None:
+        """Refuse a column that is text in one session and numbers in another."""
+        for column in self.columns:
+            kinds = {
+                one.session.id: _is_text(columns[column])
+                for one in sessions
+                if column in (columns := one.session.stored(f"intervals/{self.table}").columns)
+            }
+            if len(set(kinds.values())) > 1:
+                text, number = (
+                    next(id for id, is_text in kinds.items() if is_text is kind)
+                    for kind in (True, False)
+                )
+                raise UsageError(
+                    f"The stream {name!r} reads {self.table}.{column}, which is text in {text} and "
+                    f"numbers in {number}. Take one of them, or leave out the column."
+                )
 
 
 @dataclass(frozen=True)
@@ -462,24 +533,25 @@ class _Rows:
         present = start + self.window.ticks(self.sessions[row].session.clock)[0]
         trial = table.row(present) if table else np.full(len(start), -1)
         return {
-            f"{self.name}.{column}": self._read(f"{self.name}.{column}", table, column, trial)
+            f"{self.name}.{column}": self._read(table, column, trial, start)
             for column in self.stream.columns
         }
 
     def _read(
-        self, name: str, table: TrialTable | None, column: str, trial: Ticks
+        self, table: TrialTable | None, column: str, trial: Ticks, start: Ticks
     ) -> tuple[NDArray[Any], Reasons]:
+        name = f"{self.name}.{column}"
         texts = self.categories.get(name)
         made = np.zeros(len(trial), np.float32 if texts is None else np.int64)
         if table is None or column not in table.columns:
             return made, _reason(made.shape, Reason.NOT_RECORDED)
         reason = _reason_where(trial >= 0, Reason.OUTSIDE)
         inside = np.flatnonzero(trial >= 0)
-        values = table.columns[column][trial[inside]]
         if texts is not None:
-            made[inside] = np.searchsorted(np.array(texts), np.array([str(one) for one in values]))
+            said = [str(one) for one in table.columns[column][trial[inside]]]
+            made[inside] = np.searchsorted(np.array(texts), np.array(said))
             return made, reason
-        numbers = values.astype(np.float64)
+        numbers = table.numbers(column, trial[inside], start[inside])
         good = np.isfinite(numbers)
         made[inside[good]] = numbers[good]
         reason[inside[~good]] = Reason.INVALID
@@ -488,12 +560,14 @@ class _Rows:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """Valid rows of an interval table by start, with some of its columns."""
+    """Valid rows of an interval table by start, with some of its columns; times stay ticks."""
 
+    clock: Clock
     start: Ticks
     stop: Ticks
     number: Ticks
     columns: dict[str, NDArray[Any]]
+    timed: frozenset[str]
 
     @classmethod
     def load(cls, session: Session, table: str, columns: Sequence[str]) -> TrialTable | None:
@@ -507,37 +581,62 @@ class TrialTable:
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(start[rows], kind="stable")]
         kept = {
-            name: _plain(stored[name], session.clock, stored.get(f"{name}_valid"))
+            name: _plain(stored[name], stored.get(f"{name}_valid"))
             for name in columns
             if name in stored
         }
-        return cls(start[rows], stop[rows], rows, kept)
+        timed = frozenset(name for name in kept if stored[name].attrs.get("units") == "tick")
+        return cls(session.clock, start[rows], stop[rows], rows, kept, timed)
+
+    def numbers(self, column: str, row: Ticks, start: Ticks) -> NDArray[np.float64]:
+        """A column in some rows (window,), NaN where missing; times from start ticks (window,)."""
+        values = self.columns[column][row]
+        if column not in self.timed:
+            return values.astype(np.float64)
+        return np.where(values == MISSING, np.nan, self.clock.seconds(values - start))
 
     def row(self, tick: Ticks) -> Ticks:
         """Number (tick,) of the row of the table that each tick lies in; -1 in none.
 
         Of rows that overlap, the one that started last.
         """
-        if not len(self.start):
-            return np.full(len(tick), -1)
-        which = np.searchsorted(self.start, tick, side="right") - 1
-        inside = (which >= 0) & (self.stop[np.maximum(which, 0)] > tick)
-        return np.where(inside, self.number[np.maximum(which, 0)], -1)
+        edge, number = self._flat
+        return number[np.searchsorted(edge, tick, side="right")]
+
+    @cached_property
+    def _flat(self) -> tuple[Ticks, Ticks]:
+        """Edges (edge,) of all rows, and the row before the first, between them, after the last."""
+        edge = np.unique(np.concatenate([self.start, self.stop]))
+        number = np.full(len(edge) + 1, -1, dtype=np.int64)
+        first, last = (np.searchsorted(edge, ticks) + 1 for ticks in (self.start, self.stop))
+        for row in range(len(self.start)):
+            number[first[row] : last[row]] = self.number[row]
+        return edge, number
 
 
-def _plain(column: Any, clock: Clock, valid: Any) -> NDArray[Any]:
-    """Values of a column of one value a row; ticks as seconds, NaN where not valid."""
+def _is_text(column: Column) -> bool:
+    return np.dtype(column.values.dtype).kind not in "biuf"
+
+
+def _plain(column: Column, valid: Column | None) -> NDArray[Any]:
+    """Values of a column of one value a row; ticks that are not valid as `MISSING`."""
     values = np.asarray(column.values[:])
     if values.ndim != 1:
-        raise UsageError(f"A stream of trials takes columns of one value a row, found {column}.")
-    if column.attrs.get("units") == "tick":
-        values = clock.seconds(values)
-        if valid is not None:
-            values[~np.asarray(valid.values[:])] = np.nan
+        raise UsageError(
+            f"A stream of trials takes columns of one value a row, found one of the "
+            f"dimensions {', '.join(column.dims)}."
+        )
+    if column.attrs.get("units") == "tick" and valid is not None:
+        return np.where(np.asarray(valid.values[:]), values, MISSING)
     return values
 
 
 # ---- shared
+
+
+def _repeated(one: NDArray[np.bool_], units: int) -> NDArray[np.bool_]:
+    """What holds for all units (window, 1, bin), for each of them, on the same memory."""
+    return np.broadcast_to(one, (len(one), units, one.shape[2]))
 
 
 def _reason(shape: tuple[int, ...], reason: Reason) -> Reasons:
@@ -548,7 +647,7 @@ def _reason_where(seen: NDArray[np.bool_], otherwise: Reason) -> Reasons:
     return np.where(seen, np.uint8(Reason.OBSERVED), np.uint8(otherwise))
 
 
-def _whole(name: str, part: str, step: float | Fraction, window: Window) -> int:
+def _whole(name: str, part: str, step: Number, window: Window) -> int:
     """How many steps the history or the horizon of a window holds; it must be a whole number."""
     seconds = exact(getattr(window, part))
     if exact(step) <= 0:
@@ -556,8 +655,8 @@ def _whole(name: str, part: str, step: float | Fraction, window: Window) -> int:
     count = seconds / exact(step)
     if count.denominator != 1:
         raise UsageError(
-            f"The {part} of {float(seconds):g} s is {float(count):g} steps of {float(step):g} s of "
-            f"the stream {name!r}; it must be a whole number of them."
+            f"The {part} of {float(seconds):g} s is {float(count):g} steps of "
+            f"{float(exact(step)):g} s of the stream {name!r}; it must be a whole number of them."
         )
     return int(count)
 

@@ -1,15 +1,17 @@
 """Simulates a session whose true firing rates are known: units, trials and a wheel.
 
 A unit fires as a Poisson process with an absolute dead time (Brown et al. 2002, sec. 2), its rate
-a smooth drift times the exponential of its region's stimulus response and of the wheel's movement::
+a smooth drift times the exponential of its region's stimulus response, of the wheel's movement and
+of a latent state that all units share, an Ornstein-Uhlenbeck process of unit variance::
 
-    rate(t) = mean · m(t) / <m>,   m = exp(drift(t) + g_stim · stimulus(t) + g_move · movement(t))
+    rate(t) = mean · m(t) / <m>
+    m = exp(drift(t) + g_stim · stimulus(t) + g_move · movement(t) + c · z(t))
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -71,6 +73,12 @@ class Truth:
         Stimulus response of each region, 1 at the peak of one full-contrast stimulus.
     movement : (grid,) float64
         Speed of the wheel, 1 at 4 rad/s.
+    latent : (grid, latent) float64
+        The state that units share; none by default.
+    loading : (unit, latent) float64
+        How it moves each unit's log rate.
+    latent_seconds : float
+        Its time constant.
     """
 
     region: NDArray[np.int64]
@@ -80,6 +88,9 @@ class Truth:
     drift: Floats
     stimulus: Floats
     movement: Floats
+    latent: Floats
+    loading: Floats
+    latent_seconds: float
 
     def rate_hz(self, unit: int) -> Floats:
         """Give the true rate of one unit, (grid,) Hz; sample k holds from k / GRID_HZ on."""
@@ -87,9 +98,31 @@ class Truth:
         log = np.interp(np.arange(grid), np.linspace(0, grid, knots), self.drift[unit])
         log += self.stimulus_gain[unit] * self.stimulus[self.region[unit]]
         log += self.movement_gain[unit] * self.movement
+        log += self.latent @ self.loading[unit]
         shape: Floats = np.exp(log)
         shape *= self.mean_hz[unit] / shape.mean()
         return np.minimum(shape, CEILING_HZ, out=shape)
+
+    def achievable_hz(self, time: Floats, horizon: float) -> Floats:
+        """Rates (time, unit) Hz over the next `horizon` s, for who knows the latent state now.
+
+        The ceiling of a forecast, in closed form: with ρ = exp(−h / τ) the state in h seconds is
+        normal around ρ z with variance 1 − ρ², so E[exp(c · z(t + h)) | z(t)] is
+        exp(ρ c · z(t) + (1 − ρ²) |c|² / 2). Of stimulus, movement and drift it knows nothing.
+
+        Parameters
+        ----------
+        time : (time,) float64
+            Seconds from the start of the session.
+        """
+        now = np.clip((np.asarray(time) * GRID_HZ).astype(np.int64), 0, len(self.movement) - 1)
+        drive, power = self.latent @ self.loading.T, (self.loading**2).sum(1)
+        ahead = (np.arange(round(horizon * GRID_HZ)) + 0.5) / GRID_HZ
+        rate = np.zeros((len(now), len(power)))
+        for rho in np.exp(-ahead / self.latent_seconds):
+            rate += np.exp(rho * drive[now] + (1 - rho**2) * power / 2)
+        made: Floats = self.mean_hz * rate / len(ahead) / np.exp(drive).mean(0)
+        return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +198,9 @@ def simulate(
     regions: Sequence[str] = tuple(REGIONS),
     n_spikes: int | None = None,
     rate_clock: int = 30_000,
+    latents: int = 0,
+    latent_seconds: float = 1.0,
+    latent_gain: float = 0.5,
 ) -> Simulated:
     """Simulate one session; the same arguments give the same session.
 
@@ -180,6 +216,10 @@ def simulate(
         Spikes to expect in all (Poisson around it); else mean rates of about 5 Hz.
     rate_clock : int
         Ticks per second of the acquisition clock.
+    latents : int
+        Dimensions of the latent state that units share.
+    latent_seconds, latent_gain : float
+        Its time constant, and the standard deviation of what it adds to a unit's log rate.
 
     Raises
     ------
@@ -197,6 +237,11 @@ def simulate(
     trials = _trials(trials_rng, seconds, rate_clock)
     velocity = _velocity(wheel_rng, trials, grid)
     truth = _truth(truth_rng, trials, velocity, units, regions)
+    if latents:
+        rng = np.random.default_rng([seed, latents])  # of its own: without it nothing changes
+        loading = rng.normal(0.0, latent_gain / np.sqrt(latents), (units, latents))
+        state = _latent(rng, grid, latents, latent_seconds)
+        truth = replace(truth, latent=state, loading=loading, latent_seconds=latent_seconds)
     if n_spikes is not None:
         truth.mean_hz[:] = _scaled(truth.mean_hz, n_spikes / seconds)
     spikes = [_spikes(rng, truth.rate_hz(u), rate_clock) for u, rng in enumerate(unit_rngs)]
@@ -279,7 +324,22 @@ def _truth(
         drift=rng.normal(0.0, 0.15, (units, knots)),
         stimulus=np.array([_evoked(answer, trials, grid) for answer in answers]),
         movement=np.abs(velocity) / 4.0,
+        latent=np.zeros((grid, 0)),
+        loading=np.zeros((units, 0)),
+        latent_seconds=1.0,
     )
+
+
+def _latent(rng: Rng, grid: int, latents: int, seconds: float) -> Floats:
+    """An Ornstein-Uhlenbeck process (grid, latent) of unit variance, exact on the grid."""
+    rho = np.exp(-1 / (GRID_HZ * seconds))
+    noise = rng.standard_normal((grid, latents)) * np.sqrt(1 - rho**2)
+    state = np.empty((grid, latents))
+    now = rng.standard_normal(latents)
+    for step in range(grid):
+        now = rho * now + noise[step]
+        state[step] = now
+    return state
 
 
 def _evoked(answer: Response, trials: Mapping[str, NDArray[Any]], grid: int) -> Floats:

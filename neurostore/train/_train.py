@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurostore.errors import NeurostoreError, RefusedError
-from neurostore.recipes import Recipe, split_of
+from neurostore.recipes import Recipe, load, split_of
 from neurostore.runs import Checkpoint, Run
 from neurostore.train._interrupt import Interrupt
 from neurostore.train._prepare import Data, fabric_of, inputs, model_of, target
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     store: Store,
     folder: str | Path,
     *,
@@ -42,6 +42,9 @@ def train(
 
     Parameters
     ----------
+    recipe : Recipe, str or Path
+        One that is loaded, the name of a bundled one, or a TOML file; see `neurostore.recipes.load`
+        for values over its own.
     folder : str or Path
         Of the run; a new one, or with `resume` the one of the run.
     resume : bool
@@ -66,6 +69,7 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, with everything saved and how to continue.
     """
+    recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
     begun = Run.open(folder) if resume else None
     data = Data.of(recipe, store, begun.split if begun else split_of(recipe, store))
     identity = data.training.identity()
