@@ -39,6 +39,8 @@ guard = 0.5
 epochs = 3
 batch_size = 64
 learning_rate = 0.01
+[data]
+same_units = true
 """
 
 
@@ -65,7 +67,7 @@ def store(tmp_path_factory):
 def write(tmp_path_factory):
     def make(*words, architecture="_networks:Noisy", sessions="id IN ('sim/a', 'sim/b')"):
         path = tmp_path_factory.mktemp("recipe") / "noisy.toml"
-        text = RECIPE.format(architecture=architecture) + f'[data]\nsessions = "{sessions}"\n'
+        text = RECIPE.format(architecture=architecture) + f'sessions = "{sessions}"\n'
         path.write_text(text, encoding="utf-8")
         return load(path, words)
 
@@ -246,6 +248,7 @@ def test_on_a_terminal_a_bar_shows_loss_and_speed(store, write, tmp_path, capsys
     ("words", "named", "message"),
     [
         ([], {"sessions": "TRUE"}, "sim/a has 5, sim/c has 4"),
+        (["--data.same_units", "false"], {}, "is of one session, 2 are chosen (sim/a, sim/b)"),
         ([], {"architecture": "_networks:Lossless"}, "a torch.nn.Module with loss"),
         ([], {"architecture": "_architectures:Linear"}, "a torch.nn.Module with loss"),
         ([], {"architecture": "_networks:Weightless"}, "has no weights to train"),
@@ -339,7 +342,7 @@ def ends(store, write, tmp_path_factory):
     place = tmp_path_factory.mktemp("stopped")
     path = place / "noisy.toml"
     text = RECIPE.format(architecture="_networks:Noisy")
-    path.write_text(text + "[data]\nsessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
+    path.write_text(text + "sessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
     assert load(path).digest == write().digest
     plan = {str(place / name): points for name, points in POINTS.items()}
     done = subprocess.run(
