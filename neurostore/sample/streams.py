@@ -288,6 +288,8 @@ class Behaviour:
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
     linearly between the valid samples on both sides. The history of a window with a horizon looks
     at nothing recorded from the present on: its last samples keep the last valid value before.
+    At the ends of a window the sample next to it counts, so that blocks of a split without a guard
+    of one sample share it.
 
     Parameters
     ----------
