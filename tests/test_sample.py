@@ -793,6 +793,37 @@ def test_numbers_out_of_range_are_refused_with_both() -> None:
         dataset.observed("demo/b")
 
 
+def test_a_session_that_the_split_does_not_name_has_no_window() -> None:
+    split = split_of("demo/a", [(0, 90_000, "train"), (90_000, 200_000, "test")])
+    for cross in (False, True):
+        for window in (Window(0.4, 0.2), Window(0.4, 0.2, around="trials.start")):
+            dataset = Dataset(
+                lab()[1],
+                window=window,
+                streams=COUNTS,
+                split=split["test"],
+                history_may_cross=cross,
+            )
+            found = set(dataset.batch(np.arange(len(dataset)), seed=None).session)
+            assert found == {"demo/a"}
+            assert "windows in demo/b" in repr(dataset)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    assert "All()" in error_of(acquisition="staggered")
+    with pytest.raises(UsageError, match="tuple of columns"):
+        Trials("side")
+    a, _, c = three()
+    c.position = [(tick, value[:1], valid) for tick, value, valid in c.position]
+    streams = {"p": Behaviour("position", rate=40)}
+    said = error_of(store_of(a, c), None, streams=streams)
+    assert "another number of channels" in said
+    assert "demo/a" in said
+    dataset = Dataset(lab()[1], window=Window(0.4, 0.2), streams=COUNTS)
+    with pytest.raises(UsageError, match="at least"):
+        dataset.batch(np.zeros(0, np.int64), seed=None)
+
+
 # ---- what it says of itself
 
 
