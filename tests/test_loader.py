@@ -176,6 +176,15 @@ def test_a_batch_pickles_whole(dataset: Dataset) -> None:
     assert digest(again) == digest(batch)
 
 
+def test_a_batch_goes_to_a_device_whole(dataset: Dataset) -> None:
+    batch = dataset.sample(10)
+    assert digest(batch.to("cpu")) == digest(batch)
+    gone = batch.to("meta")
+    every = [*gone.values(), *gone.mask.values(), *gone.reason.values()]
+    every += [gone.start, gone.tick, gone.block, gone.trial, gone.unit_mask, gone.region]
+    assert {tensor.device.type for tensor in every} == {"meta"}
+
+
 def test_what_cannot_go_to_a_worker_is_refused_with_the_way_out(url: str) -> None:
     in_memory = Dataset(store_of(*three()), window=WINDOW, streams=STREAMS)
     with pytest.raises(UsageError, match="memory://"):

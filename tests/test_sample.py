@@ -362,7 +362,7 @@ labels = st.sampled_from(["train", "validation", "test", "other"])
 
 @st.composite
 def rows_of_a_split(draw: st.DrawFn) -> list[tuple[int, int, str]]:
-    edges = sorted(draw(st.sets(st.integers(-70, 280), min_size=2, max_size=9)))
+    edges = sorted(draw(st.sets(st.integers(-70, 280), min_size=3, max_size=9)))
     rows = [(a, b, draw(labels)) for a, b in itertools.pairwise(edges)]
     return [row for row in rows if draw(st.integers(0, 5))] or rows[:1]
 
@@ -621,6 +621,62 @@ def test_behaviour_between_samples_waits_for_none_after_the_present() -> None:
     assert torch.equal(*(batch.past("position") for batch in batches))
 
 
+def test_a_history_does_not_say_whether_what_comes_next_is_valid() -> None:
+    """The tracker stops 200 ms before the present; whether it comes back well is yet to be seen."""
+    reasons, values = [], []
+    for valid in (True, False):
+        one = Recording("d/s", "1000", units={"u": [0, 1_900]}, observed=[(0, 2_000)])
+        one.position = [(k * 20, [1.0], True) for k in range(40)]
+        one.position += [(k * 20, [2.0], valid) for k in range(50, 100)]
+        streams = {"position": Behaviour("position", rate=100, max_gap=0.1)}
+        dataset = Dataset(store_of(one), window=Window(0.5, 0.5), streams=streams)
+        batch = dataset.window("d/s", 0.5)
+        reasons.append(batch.reason["position"][:, :50])
+        values.append(batch.past("position"))
+    assert torch.equal(*reasons)
+    assert torch.equal(*values)
+    held = [OBSERVED] * 39 + [OUTSIDE] * 11
+    assert reasons[0][0].tolist() == held
+    assert values[0][0, :, 0].tolist() == [float(why == OBSERVED) for why in held]
+
+
+def test_a_gap_of_just_max_gap_is_interpolated_and_one_tick_more_is_not() -> None:
+    for gap, why in ((100, OBSERVED), (101, OUTSIDE)):
+        one = Recording("d/s", "1000", units={"u": [0, 900]}, observed=[(0, 1_000)])
+        times = [0, 50, 100, 100 + gap, 150 + gap, 900]
+        one.position = [(t, [float(t)], True) for t in times]
+        streams = {"position": Behaviour("position", rate=100, max_gap=0.1)}
+        dataset = Dataset(store_of(one), window=Window(0, 0.25), streams=streams)
+        batch = dataset.window("d/s", 0)
+        assert set(batch.reason["position"][0, 11:20].tolist()) == {why}
+        expected = [float(t) if why == OBSERVED else 0 for t in range(110, 200, 10)]
+        assert batch["position"][0, 11:20, 0].tolist() == expected
+        assert batch["position"][0, :11, 0].tolist() == [float(t) for t in range(0, 110, 10)]
+
+
+def test_a_history_that_may_cross_sees_what_comes_before_its_label_and_no_other() -> None:
+    rng = random.Random(7)
+    labels = ["validation", "train", "test", "train", "validation", "test", "validation"]
+    one = Recording("d/s", "1000", observed=[(0, 7_000)])
+    one.units = {"u": spiking(rng, 500, 0, 7_000)}
+    store = store_of(one)
+    split = split_of("d/s", [(k * 1_000, k * 1_000 + 1_000, a) for k, a in enumerate(labels)])
+    first = {}
+    for label in ("train", "validation", "test"):
+        dataset = Dataset(
+            store,
+            window=Window(0.3, 0.2, 0.05),
+            streams=COUNTS,
+            split=split[label],
+            history_may_cross=True,
+        )
+        batch = dataset.batch(np.arange(len(dataset)), seed=None)
+        for tick, block in zip(batch.tick.tolist(), batch.block.tolist(), strict=True):
+            first.setdefault(block, tick)
+    # train after validation and after test; validation after train and after test; test after all
+    assert first == {0: 0, 1: 1_000, 3: 3_000, 4: 3_700, 6: 6_000, 2: 1_700, 5: 4_700}
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_totals_are_spikes_and_seconds_of_observed_time_in_the_split(seed: int) -> None:
@@ -735,6 +791,37 @@ def test_numbers_out_of_range_are_refused_with_both() -> None:
         dataset.window("demo/b", 1.0)
     with pytest.raises(NotFoundError):
         dataset.observed("demo/b")
+
+
+def test_a_session_that_the_split_does_not_name_has_no_window() -> None:
+    split = split_of("demo/a", [(0, 90_000, "train"), (90_000, 200_000, "test")])
+    for cross in (False, True):
+        for window in (Window(0.4, 0.2), Window(0.4, 0.2, around="trials.start")):
+            dataset = Dataset(
+                lab()[1],
+                window=window,
+                streams=COUNTS,
+                split=split["test"],
+                history_may_cross=cross,
+            )
+            found = set(dataset.batch(np.arange(len(dataset)), seed=None).session)
+            assert found == {"demo/a"}
+            assert "windows in demo/b" in repr(dataset)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    assert "All()" in error_of(acquisition="staggered")
+    with pytest.raises(UsageError, match="tuple of columns"):
+        Trials("side")
+    a, _, c = three()
+    c.position = [(tick, value[:1], valid) for tick, value, valid in c.position]
+    streams = {"p": Behaviour("position", rate=40)}
+    said = error_of(store_of(a, c), None, streams=streams)
+    assert "another number of channels" in said
+    assert "demo/a" in said
+    dataset = Dataset(lab()[1], window=Window(0.4, 0.2), streams=COUNTS)
+    with pytest.raises(UsageError, match="at least"):
+        dataset.batch(np.zeros(0, np.int64), seed=None)
 
 
 # ---- what it says of itself

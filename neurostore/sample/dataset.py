@@ -309,6 +309,8 @@ class Dataset:
 
     def read(self, address: Address) -> Batch:
         """Windows by address, as a batch in their order."""
+        if not len(address.start):
+            raise UsageError("A batch holds a window at least, found none asked for.")
         order = np.lexsort((address.start, address.session))  # so that chunks are read once
         cuts = np.flatnonzero(np.diff(address.session[order])) + 1
         groups = np.split(order, cuts)

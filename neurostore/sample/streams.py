@@ -288,6 +288,8 @@ class Behaviour:
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
     linearly between the valid samples on both sides. The history of a window with a horizon looks
     at nothing recorded from the present on: its last samples keep the last valid value before.
+    At the ends of a window the sample next to it counts, so that blocks of a split without a guard
+    of one sample share it.
 
     Parameters
     ----------
@@ -473,17 +475,21 @@ class Trials:
         for column in self.columns:
             if column not in known:
                 raise NotFoundError("column", column, known, f"intervals/{self.table}")
-        self._refuse_mixed(name, having)
+        self._refuse_unlike(name, having)
         return _Rows(name, self, list(sessions), window)
 
-    def _refuse_mixed(self, name: str, sessions: Sequence[Chosen]) -> None:
-        """Refuse a column that is text in one session and numbers in another."""
+    def _refuse_unlike(self, name: str, sessions: Sequence[Chosen]) -> None:
+        """Refuse a column of many values a row, or of text here and numbers there."""
+        tables = {one.session.id: one.session.stored(f"intervals/{self.table}") for one in sessions}
         for column in self.columns:
-            kinds = {
-                one.session.id: _is_text(columns[column])
-                for one in sessions
-                if column in (columns := one.session.stored(f"intervals/{self.table}").columns)
-            }
+            found = {id: t.columns[column] for id, t in tables.items() if column in t.columns}
+            for id, one in found.items():
+                if len(one.dims) != 1:
+                    raise UsageError(
+                        f"The stream {name!r} takes columns of one value a row, found "
+                        f"{self.table}.{column} of {id} with dimensions {', '.join(one.dims)}."
+                    )
+            kinds = {id: _is_text(one) for id, one in found.items()}
             if len(set(kinds.values())) > 1:
                 text, number = (
                     next(id for id, is_text in kinds.items() if is_text is kind)
@@ -621,11 +627,6 @@ def _is_text(column: Column) -> bool:
 def _plain(column: Column, valid: Column | None) -> NDArray[Any]:
     """Values of a column of one value a row; ticks that are not valid as `MISSING`."""
     values = np.asarray(column.values[:])
-    if values.ndim != 1:
-        raise UsageError(
-            f"A stream of trials takes columns of one value a row, found one of the "
-            f"dimensions {', '.join(column.dims)}."
-        )
     if column.attrs.get("units") == "tick" and valid is not None:
         return np.where(np.asarray(valid.values[:]), values, MISSING)
     return values
