@@ -38,7 +38,7 @@ class Experiment:
     Parameters
     ----------
     recipe : str
-        Name or path.
+        Name, or a path that ends in ``.toml``, from the folder of the experiment's own file.
     set : mapping
         Overrides of every run, by dotted key.
     grid : mapping
@@ -114,6 +114,8 @@ def load(name_or_path: str | Path) -> Experiment:
         said[key] = _dotted(said[key], "split.ratios")
     if not isinstance(said.get("pool", ""), str):
         raise UsageError(f"pool of {path} is a key of the grid, found {said['pool']!r}.")
+    if said["recipe"].endswith(".toml"):  # beside the experiment, wherever that is called from
+        said["recipe"] = str(path.parent / said["recipe"])
     return Experiment(path.stem, **{**said, "strides": _strides(said.get("strides", []), path)})
 
 

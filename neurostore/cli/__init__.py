@@ -105,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"neurostore: the disk or the network failed: {error}", error=True)
         return FAILED
-    except KeyboardInterrupt:
-        say("neurostore: stopped; nothing of this command was committed.", error=True)
+    except KeyboardInterrupt as stop:
+        what = str(stop) or "stopped; nothing of this command was committed."
+        say(f"neurostore: {what}", error=True)
         return 130
 
 

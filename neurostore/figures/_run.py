@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neurostore.errors import UsageError
+from neurostore.errors import UsageError, counted
 from neurostore.figures._picture import INK, PALETTE, Picture, empty, picture, plain
 
 MOST_UNITS = 60
@@ -37,7 +37,7 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> Picture:
     axes.set(xlabel="Epoch", ylabel="Loss (nats a bin)")
     axes.legend(frameon=False, fontsize=9)
     plain(axes)
-    said_last = f"Loss after {len(epochs)} epochs: {', '.join(last)} nats a bin"
+    said_last = f"Loss after {counted(epochs[-1], 'epoch')}: {', '.join(last)} nats a bin"
     return picture(figure, f"Training curve. {said_last}.", f"{said_last} (Poisson likelihood).")
 
 
@@ -74,7 +74,9 @@ def bits_by_unit(units: Sequence[Mapping[str, Any]], baseline: str) -> Picture:
     )
     above = sum(float(one["bits_per_spike"]) > float(one["baseline"]) for one in shown)
     said = f"{above} of {len(shown)} units{left} score above the {baseline}"
-    caption = f"{said}. Bars: 95 % interval over blocks; 0 is the null, the training-mean rate."
+    bars = any(one["interval"] is not None for one in shown)
+    over = "Bars: 95 % interval over blocks; " if bars else ""
+    caption = f"{said}. {over}0 is the null, the training-mean rate."
     return picture(figure, f"Bits per spike by unit. {said}.", caption)
 
 

@@ -250,7 +250,9 @@ class Recipe:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("key", "value", "origin", title=escape(self.title or self.name))
+        table = Table(title=escape(self.title or self.name))
+        for name in ("key", "value", "origin"):
+            table.add_column(name, overflow="fold")
         for key, (value, origin) in self.origins.items():
             said = "" if value is None else json.dumps(_jsonable(value), ensure_ascii=False)
             table.add_row(escape(key), escape(said), escape(origin))

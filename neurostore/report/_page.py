@@ -106,8 +106,7 @@ def scored(
     if value is None:
         return "–"
     ends = ", ".join(scored(one, sign=sign) for one in interval or ())
-    # Rounded first, and 0 added: there is no minus zero.
-    text = f"{round(value, DIGITS) + 0.0:{'+' if sign else ''}.{DIGITS}f}".replace("-", "−")
+    text = f"{value:{'+' if sign else ''}z.{DIGITS}f}".replace("-", "−")
     return f"{text} [{ends}]" if ends else text
 
 

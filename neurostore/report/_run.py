@@ -59,8 +59,17 @@ def _header(run: Run, said: Mapping[str, Any], title: str) -> str:
         f"<h1>{escape(title)}</h1><p><b>{scored(model['bits_per_spike'], model['interval'])} bits "
         f'per spike</b>{beside}.<br><span class="soft">Run <code>{escape(run.id)}</code>, '
         f"{many(said['windows'], 'window')} of {escape(said['label'])} in "
-        f"{many(said['blocks'], 'block')}; 95 % intervals over blocks.</span></p>"
+        f"{many(said['blocks'], 'block')}. {escape(_why(said))}</span></p>"
     )
+
+
+def _why(said: Mapping[str, Any]) -> str:
+    """What the intervals are, or why there is none."""
+    if (reason := said["reasons"].get("bits_per_spike")) is not None:
+        return f"No score: {reason}."
+    if (reason := said["reasons"].get("bits_per_spike_interval")) is not None:
+        return f"No intervals: {reason}."
+    return "95 % intervals over blocks."
 
 
 def _scores(said: Mapping[str, Any]) -> str:
@@ -96,12 +105,12 @@ def _score_row(one: Mapping[str, Any]) -> list[str]:
 
 
 def _pictures(run: Run, said: Mapping[str, Any]) -> str:
-    baseline = said["models"][said["baseline"]]["name"]
+    baseline, windows = said["models"][said["baseline"]]["name"], said["examples"]
     drawn = [figures.training(lines)] if (lines := _metrics(run)) else []
     if said["units"]:
         drawn.append(figures.bits_by_unit(said["units"], baseline))
     above = "".join(one.html() for one in drawn)
-    below = figures.examples(said["examples"], baseline).html() if said["examples"] else ""
+    below = figures.examples(windows, windows[0]["beside"]).html() if windows else ""
     return f'<div class="figures">{above}</div><div class="figures broad">{below}</div>'
 
 

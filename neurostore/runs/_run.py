@@ -20,6 +20,7 @@ from neurostore.errors import (
     RefusedError,
     StoreError,
     UsageError,
+    counted,
 )
 from neurostore.recipes import Recipe
 from neurostore.runs import _files
@@ -157,9 +158,16 @@ class Run:
         """
         document = _files.read_json(self.folder / RECIPE)
         try:
-            return Recipe.from_json(document)
+            made = Recipe.from_json(document)
         except (UsageError, KeyError, TypeError) as error:
             raise DamagedError(f"{self.folder / RECIPE} is damaged: {error}") from error
+        written = str(self.facts.get("recipe", made.digest))
+        if made.digest != written:
+            raise DamagedError(
+                f"{self.folder / RECIPE} is damaged: its digest is {made.digest[:12]}, "
+                f"{written[:12]} was written in {RUN}. Restore it from a copy."
+            )
+        return made
 
     @property
     def split(self) -> Split:
@@ -300,6 +308,6 @@ class Run:
     def __repr__(self) -> str:
         sessions = len(self.facts["dataset"]["sessions"])
         return (
-            f"<Run {self.id}: {self.status}, {len(self._lines())} epochs, {sessions} sessions of "
-            f"{self.facts['store']} at {self.snapshot}>"
+            f"<Run {self.id}: {self.status}, {counted(len(self._lines()), 'epoch')}, "
+            f"{counted(sessions, 'session')} of {self.facts['store']} at {self.snapshot}>"
         )
