@@ -113,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console script: ends at once, for a thread of the storage engine may not end well."""
+    sys.path.append(os.getcwd())  # a recipe may name a module of the folder one works in
     try:
         code = main()
     except SystemExit as stop:
