@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from neurostore.evaluate import evaluate
     from neurostore.ingest import Reader
     from neurostore.ingest import run as ingest
     from neurostore.sample import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         open,
         tables,
     )
+    from neurostore.train import train
 
 _WHERE = {
     **dict.fromkeys(
@@ -75,8 +77,10 @@ _WHERE = {
     "Store": "store",
     "Table": "schemas",
     "create": "store",
+    "evaluate": "evaluate",
     "open": "store",
     "tables": "store.tables",
+    "train": "train",
 }
 
 __all__ = [
@@ -111,10 +115,12 @@ __all__ = [
     "__version__",
     "contract",
     "create",
+    "evaluate",
     "ingest",
     "open",
     "splits",
     "tables",
+    "train",
 ]
 
 
@@ -122,7 +128,7 @@ def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'neurostore' has no attribute {name!r}")
     module = importlib.import_module(f"neurostore.{_WHERE[name]}")
-    value: object = getattr(module, name, module)  # neurostore.ingest is a package one can call
+    value: object = module if callable(module) else getattr(module, name, module)
     globals()[name] = value
     return value
 

@@ -7,7 +7,10 @@ rotations pooled.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +22,15 @@ from numpy.typing import NDArray
 
 import neurostore
 from neurostore import metrics
-from neurostore.errors import JSON, DamagedError, NotFoundError, UsageError
+from neurostore._callable import callable_as
+from neurostore.errors import (
+    JSON,
+    DamagedError,
+    MissingExtraError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from neurostore.metrics import Null, Statistics
 from neurostore.models.baselines import TrailingRate, TrainingMean
 from neurostore.models.probes import SessionTime, StateMean
@@ -40,10 +51,7 @@ DRAWS, LEVEL = 2000, 0.95
 STATE = "state"
 """The stream under which a behaviour is read that tells states apart."""
 
-RULES = (
-    "Windows of one horizon each do not overlap; intervals are drawn over blocks; differences are "
-    "taken on the same windows and blocks."
-)
+RULES = "Intervals are drawn over blocks; differences are taken on the same windows and blocks."
 
 Counts = NDArray[np.int64]
 Rates = NDArray[np.float64]
@@ -95,7 +103,8 @@ class Scores:
     about : mapping
         label, stride, horizon and bin in seconds, windows, split, sessions, runs.
     examples : sequence of mapping
-        A few windows with the recorded and the predicted counts of every unit.
+        A few windows with the recorded and the predicted counts of every unit, and those of the
+        baseline that `beside` names.
     """
 
     about: Mapping[str, Any]
@@ -111,7 +120,15 @@ class Scores:
     def baseline(self) -> int:
         """Number of the baseline that a model must beat: the best of them."""
         plain = [row for row, one in enumerate(self.models) if one.kind == "baseline"]
-        return max(plain, key=lambda row: self._summaries[row]["bits_per_spike"] or -np.inf)
+        bits = {row: self._summaries[row]["bits_per_spike"] for row in plain}
+        return max(plain, key=lambda row: -np.inf if bits[row] is None else bits[row])
+
+    @property
+    def rules(self) -> str:
+        """How the windows lie, and what intervals and differences are taken over."""
+        stride, horizon = (float(self.about[key]) for key in ("stride", "horizon"))
+        apart = "do not overlap" if stride >= horizon else "overlap"
+        return f"Horizons of {horizon:g} s every {stride:g} s {apart}. {RULES}"
 
     @cached_property
     def _summaries(self) -> list[dict[str, Any]]:
@@ -129,11 +146,12 @@ class Scores:
             "blocks": first["blocks"],
             "spikes": first["spikes"],
             "null": first["null"]["bits_per_spike"],
-            "rules": RULES,
+            "rules": self.rules,
             "scored": first["units_scored"],
             "left_out": first["left_out"],
             "ceiling": first["within_unit_correlation_ceiling"],
             "ceilings_at_zero": first["correlation_ceilings_at_zero"],
+            "reasons": first["reasons"],
             "baseline": self.baseline,
             "models": [self._model(row) for row in range(len(self.models))],
             "units": self._units(),
@@ -157,10 +175,13 @@ class Scores:
         }
 
     def _difference(self, row: int) -> dict[str, JSON] | None:
-        """The model minus another one, on the same blocks."""
+        """The model minus another one, on the same blocks; one block gives no interval."""
         ours, theirs = self.model.statistics, self.models[row].statistics
-        if len(ours) < 2 or self._summaries[row]["bits_per_spike"] is None:
+        mine, other = (self._summaries[one]["bits_per_spike"] for one in (0, row))
+        if mine is None or other is None:
             return None
+        if len(ours) < 2:
+            return {"bits_per_spike": mine - other, "interval": None}
         found = metrics.difference(ours, theirs, draws=DRAWS, level=LEVEL)
         return {"bits_per_spike": found.value, "interval": [found.low, found.high]}
 
@@ -197,7 +218,8 @@ class Scores:
         rows = []
         for one in self.to_json()["models"]:
             low, high = one["interval"] or (None, None)
-            gain = one["difference"] or {"bits_per_spike": None, "interval": (None, None)}
+            gain = one["difference"] or {"bits_per_spike": None, "interval": None}
+            lowest, highest = gain["interval"] or (None, None)
             rows.append(
                 {
                     "model": one["name"],
@@ -205,8 +227,8 @@ class Scores:
                     "low": low,
                     "high": high,
                     "difference": gain["bits_per_spike"],
-                    "difference_low": gain["interval"][0],
-                    "difference_high": gain["interval"][1],
+                    "difference_low": lowest,
+                    "difference_high": highest,
                     "without_top_unit": one["without_top_unit"],
                     "median_unit": one["median_unit"],
                     "correlation": one["correlation"],
@@ -236,13 +258,16 @@ class Scores:
         Raises
         ------
         UsageError
-            Where there is none, or they hold other models.
+            Where there is none, or they hold other models, windows or bins.
         """
         if not scores:
             raise UsageError("There is nothing to pool: give the scores of every rotation.")
         names = [[one.name for one in each.models] for each in scores]
         if any(one != names[0] for one in names):
             raise UsageError(f"Scores of other models cannot be pooled: {names}.")
+        for key in ("label", "stride", "horizon", "bin"):
+            if len(found := {each.about[key] for each in scores}) > 1:
+                raise UsageError(f"Scores of unlike {key} cannot be pooled: {sorted(found)}.")
         models = tuple(
             replace(
                 scores[0].models[row],
@@ -260,8 +285,7 @@ class Scores:
 
     def save(self, folder: str | Path, name: str) -> Path:
         """Write ``<name>.json`` (for people) and ``<name>.safetensors`` (the sums); the first."""
-        from safetensors.numpy import save
-
+        save = _safetensors().save
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {
@@ -270,8 +294,10 @@ class Scores:
             for key, array in one.statistics.to_arrays().items()
         }
         path = folder / f"{name}.json"
-        write(path.with_suffix(".safetensors"), save(arrays))
-        write(path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+        sums = save(arrays)
+        said = {**self.to_json(), "sums": hashlib.sha256(sums).hexdigest()}
+        write(path.with_suffix(".safetensors"), sums)
+        write(path, json.dumps(said, indent=1, allow_nan=False).encode())
         return path
 
     @classmethod
@@ -283,27 +309,31 @@ class Scores:
         NotFoundError, DamagedError
             Where there are none, or one of the files is damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         folder = Path(folder)
         path = folder / f"{name}.json"
         if not path.is_file():
             known = [one.stem for one in folder.glob("*.json")]
             raise NotFoundError("scores", name, known, str(folder))
         try:
-            said = json.loads(path.read_bytes())
-            arrays = load(path.with_suffix(".safetensors").read_bytes())
-            models = tuple(
-                Scored(one["name"], one["about"], one["kind"], _statistics(arrays, row))
-                for row, one in enumerate(said["models"])
-            )
-            about = {key: said[key] for key in ABOUT}
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            return cls._read(path)
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise DamagedError(
-                f"The scores {name!r} in {folder} cannot be read ({error}). Evaluate the run again."
+                f"The scores {name!r} in {folder} are damaged: {_first_line(error)}. Evaluate the "
+                "run again."
             ) from error
-        return cls(about, models, tuple(said["examples"]))
+
+    @classmethod
+    def _read(cls, path: Path) -> Scores:
+        said = json.loads(path.read_bytes())
+        sums = path.with_suffix(".safetensors").read_bytes()
+        if hashlib.sha256(sums).hexdigest() != said["sums"]:
+            raise ValueError(f"{path.stem}.safetensors is not what was written with {path.name}")
+        arrays = _safetensors().load(sums)
+        models = tuple(
+            Scored(one["name"], one["about"], one["kind"], _statistics(arrays, row))
+            for row, one in enumerate(said["models"])
+        )
+        return cls({key: said[key] for key in ABOUT}, models, tuple(said["examples"]))
 
 
 ABOUT = ("label", "stride", "horizon", "bin", "windows", "split", "sessions", "runs")
@@ -337,27 +367,56 @@ def evaluate(
     Raises
     ------
     UsageError
-        Where what the run was trained on is not what is there: units, tables, split, recipe.
+        Where the run is not done, the split has no such part, or a stride is not above 0 s.
+    RefusedError
+        Where what the run was trained on is not what is there: sessions, units, tables.
+    DamagedError
+        Where a file of the run is not what was written.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     recipe = run.recipe
     _refuse_untrained(run)
+    label = recipe.evaluate.label if label is None else label
+    seconds, split = _stride(stride, recipe), run.split
     opened = neurostore.open(run.identity["url"]) if store is None else store
-    there = opened.at(run.snapshot)
-    split = run.split
-    run.check(dataset(recipe, there, split["train"]).identity())
-    label, stride = label or recipe.evaluate.label, stride or recipe.evaluate.stride
-    scored = _Evaluation(recipe, run, there, split, label, float(stride or recipe.window.horizon))
-    scores = scored.scores(beside)
+    there = _as_trained(run, recipe, opened)
+    scores = _Evaluation(recipe, run, there, split, label, seconds).scores(beside)
     if save:
-        scores.save(run.folder / "scores", score_name(label, stride, recipe))
+        scores.save(run.folder / "scores", score_name(label, seconds, recipe))
     return scores
 
 
 def score_name(label: str, stride: float | None, recipe: Recipe) -> str:
     """``test`` at the recipe's own stride, else ``test-0.1s``."""
-    own = recipe.evaluate.stride or recipe.window.horizon
+    own = _stride(None, recipe)
     return label if stride in (None, own) else f"{label}-{stride:g}s"
+
+
+def _stride(stride: float | None, recipe: Recipe) -> float:
+    """Seconds between evaluated windows: what is asked for, else the recipe's, else the horizon."""
+    if stride is None:
+        own = recipe.evaluate.stride
+        return float(recipe.window.horizon if own is None else own)
+    if not (stride > 0 and math.isfinite(stride)):
+        raise UsageError(f"The stride between evaluated windows is above 0 s, found {stride:g} s.")
+    return float(stride)
+
+
+def _as_trained(run: Run, recipe: Recipe, store: Store) -> Store:
+    """The store as the run saw it, or, where that snapshot is gone, one that holds the same."""
+    try:
+        there = store.at(run.snapshot)
+    except NotFoundError:
+        there = store.pin()
+    try:
+        identity = dataset(recipe, there, run.split["train"]).identity()
+    except UsageError as error:
+        raise RefusedError(
+            f"Run {run.id} cannot be scored on {store.url}, which is not what it was trained on: "
+            f"{error}"
+        ) from error
+    run.check(identity)
+    return there
 
 
 @dataclass(frozen=True)
@@ -382,7 +441,7 @@ class _Evaluation:
     @cached_property
     def null(self) -> Null:
         """The training-mean rates."""
-        return null_of(self._dataset("train", self.recipe.window.horizon), self.recipe.bin())
+        return null_of(self._dataset("train", self.stride), self.recipe.bin())
 
     def scores(self, beside: Sequence[Forecaster]) -> Scores:
         """Every forecaster over every window."""
@@ -400,7 +459,9 @@ class _Evaluation:
             Scored(one.name, one.about, one.kind, _sum(part))
             for one, part in zip(forecasters, parts, strict=True)
         )
-        return Scores(self._about(), models, self._examples(*forecasters[:2]))
+        scores = Scores(self._about(), models)
+        shown = self._examples(forecasters[0], forecasters[scores.baseline])
+        return replace(scores, examples=shown)
 
     def _examples(self, model: Forecaster, baseline: Forecaster) -> tuple[Mapping[str, Any], ...]:
         """A few windows spread evenly over the evaluated ones, however well they are predicted."""
@@ -409,7 +470,7 @@ class _Evaluation:
         rows = [windows * (2 * k + 1) // (2 * count) for k in range(count)]
         batch = self._test.batch(np.array(rows), seed=None)
         target, _ = _target(batch)
-        predicted, other = (one.predict(batch) * target.shape[-1] for one in (model, baseline))
+        predicted, other = (_whole(one.predict(batch), target) for one in (model, baseline))
         return tuple(
             {
                 "session": batch.session[row],
@@ -417,6 +478,7 @@ class _Evaluation:
                 "recorded": target[row].sum(-1).tolist(),
                 "predicted": predicted[row].tolist(),
                 "baseline": other[row].tolist(),
+                "beside": baseline.name,
             }
             for row in range(count)
         )
@@ -429,16 +491,23 @@ class _Evaluation:
             "horizon": float(window.horizon),
             "bin": float(self.recipe.bin()),
             "windows": len(self._test),
-            "split": _in_words(self.split),
+            "split": f"{self.split.title}: {self.split.settings}",
             "sessions": self._test.session_ids,
             "runs": [self.run.id],
         }
 
     def _model(self) -> Forecaster:
+        weights = self.run.weights()
         import torch
 
         module = self.recipe.build(units=len(self.null.units))
-        module.load_state_dict(self.run.weights())
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RefusedError(
+                f"The weights of run {self.run.id} do not fit {self.recipe.architecture}, which "
+                f"has changed since: {' '.join(str(error).split())}"
+            ) from error
         module.eval()
 
         def predict(batch: Batch) -> Rates:
@@ -449,12 +518,12 @@ class _Evaluation:
         return Forecaster(type(module).__name__, self.recipe.title, "model", predict)
 
     def _baselines(self) -> list[Forecaster]:
-        windows = self._gathered(self._dataset("validation", self.stride))
+        windows = self._validation
         trailing = TrailingRate.choose(
             windows.past,
             windows.target,
             null=self.null,
-            bin=self.recipe.bin(),
+            bin=float(self.recipe.bin()),
             mask=windows.mask,
             history_mask=windows.past_mask,
         )
@@ -476,7 +545,7 @@ class _Evaluation:
 
     def _probes(self) -> list[Forecaster]:
         training = self._gathered(self._dataset("train", self.stride))
-        validation = self._gathered(self._dataset("validation", self.stride))
+        validation = self._validation
         time = SessionTime.choose(
             (training.start, training.target),
             (validation.start, validation.target),
@@ -498,6 +567,10 @@ class _Evaluation:
                 Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
             )
         return made
+
+    @cached_property
+    def _validation(self) -> _Windows:
+        return self._gathered(self._dataset("validation", self.stride))
 
     def _gathered(self, windows: Dataset) -> _Windows:
         batches = list(windows.loader(BATCH, shuffle=False))
@@ -536,6 +609,12 @@ def _target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
     return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
 
 
+def _whole(rate: Rates, target: Counts) -> Rates:
+    """Expected counts of the horizon (window, unit), from rates with bins or one over all."""
+    made: Rates = rate.sum(-1) if rate.ndim == 3 else rate * target.shape[-1]
+    return made
+
+
 def _state(batch: Batch) -> Counts:
     """Whether the behaviour was observed at the present (window,)."""
     return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
@@ -545,8 +624,8 @@ def said(bits_per_spike: float | None, interval: Sequence[float] | None = None) 
     """``0.752 [0.698, 0.811]``; a dash where there is none."""
     if bits_per_spike is None:
         return "-"
-    ends = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
-    return f"{bits_per_spike:.3f}{ends}"
+    ends = "" if interval is None else f" [{interval[0]:z.3f}, {interval[1]:z.3f}]"
+    return f"{bits_per_spike:z.3f}{ends}"
 
 
 def _sum(parts: Sequence[Statistics]) -> Statistics:
@@ -572,14 +651,37 @@ def _statistics(arrays: Mapping[str, NDArray[Any]], row: int) -> Statistics:
     )
 
 
-def _in_words(split: Split) -> str:
-    said = {key: value for key, value in split.definition.items() if key not in ("sessions",)}
-    return f"{split.title} ({json.dumps(said)})"
-
-
 def _refuse_untrained(run: Run) -> None:
     if run.status != "done":
+        epochs = run.recipe.train.epochs
         raise UsageError(
-            f"The run in {run.folder} is {run.status}, not done. Go on with it first: "
-            f"neurostore train ... {run.folder} --resume"
+            f"The run in {run.folder} is not done ({run.status}, {len(run.metrics())} of "
+            f"{epochs} epochs). Go on with it first: {_command(run)}"
         )
+
+
+def _command(run: Run) -> str:
+    """The words that go on with a run: its recipe, its store, and what was said over the recipe."""
+    recipe = run.recipe
+    origin = recipe.origins["architecture"][1]
+    own = origin if Path(origin).is_file() else recipe.name
+    words = ["neurostore", "train", own, str(run.identity["url"]), str(run.folder), "--resume"]
+    for key, (value, where) in recipe.origins.items():
+        if where == "command line":
+            words += [f"--{key}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingExtraError("Scores on disk", "train") from error
+    return safetensors.numpy
+
+
+callable_as(__name__, evaluate)

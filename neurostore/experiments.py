@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from neurostore._declared import declared
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.evaluate import Scores, evaluate, score_name
 from neurostore.recipes import Recipe
-from neurostore.runs import RUN, Run, write
+from neurostore.runs import RUN, Run, redacted, write
 from neurostore.train import train
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 TABLE = "table.json"
 
+LONGEST = 150
+"""Characters of a folder's name, which file systems end at 255 bytes."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -33,7 +38,7 @@ class Experiment:
     Parameters
     ----------
     recipe : str
-        Name or path.
+        Name, or a path that ends in ``.toml``, from the folder of the experiment's own file.
     set : mapping
         Overrides of every run, by dotted key.
     grid : mapping
@@ -56,8 +61,22 @@ class Experiment:
         for key, values in self.grid.items():
             if not isinstance(values, list) or not values:
                 raise UsageError(f"grid.{key} of {self.name!r} needs a list, found {values!r}.")
+            if twice := [one for place, one in enumerate(values) if one in values[:place]]:
+                raise UsageError(f"grid.{key} of {self.name!r} names {twice[0]!r} twice.")
         if self.pool is not None and self.pool not in self.grid:
             raise NotFoundError("key to pool", self.pool, self.grid, f"the grid of {self.name!r}")
+        if both := sorted({*self.grid} & {*self.set}):
+            raise UsageError(f"{both[0]} of {self.name!r} stands in grid and in set: take one out.")
+        if wrong := [one for one in self.strides if not 0 < one < math.inf]:
+            raise UsageError(f"strides of {self.name!r} are above 0 s, found {wrong[0]:g}.")
+
+    def fixed(self, overrides: Sequence[str]) -> Experiment:
+        """The experiment without the keys of its grid that a command line gives a value."""
+        said = {
+            word[2:].partition("=")[0].replace("-", "_") for word in overrides if word[:2] == "--"
+        }
+        grid = {key: values for key, values in self.grid.items() if key not in said}
+        return replace(self, grid=grid, pool=self.pool if self.pool in grid else None)
 
     def runs(self) -> Iterator[dict[str, Any]]:
         """The values of the grid's keys, a run each; the pooled key moves fastest."""
@@ -77,7 +96,7 @@ def load(name_or_path: str | Path) -> Experiment:
     known = {path.stem: path for path in declared("models", "experiments/*.toml")}
     path = known.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
-        raise NotFoundError("experiment", str(name_or_path), known)
+        raise NotFoundError("experiment", str(name_or_path), known, "the bundled ones")
     try:
         said = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -90,9 +109,21 @@ def load(name_or_path: str | Path) -> Experiment:
         if not isinstance(said.get(key), str):
             raise UsageError(f"{path} needs {key!r}, a text.")
     for key in ("set", "grid"):
-        said[key] = _dotted(said.get(key, {}), "split.ratios")
-    said["strides"] = tuple(float(one) for one in said.get("strides", ()))
-    return Experiment(path.stem, **said)
+        if not isinstance(said.setdefault(key, {}), dict):
+            raise UsageError(f"{key} of {path} must be a table, found {said[key]!r}.")
+        said[key] = _dotted(said[key], "split.ratios")
+    if not isinstance(said.get("pool", ""), str):
+        raise UsageError(f"pool of {path} is a key of the grid, found {said['pool']!r}.")
+    if said["recipe"].endswith(".toml"):  # beside the experiment, wherever that is called from
+        said["recipe"] = str(path.parent / said["recipe"])
+    return Experiment(path.stem, **{**said, "strides": _strides(said.get("strides", []), path)})
+
+
+def _strides(said: Any, path: Path) -> tuple[float, ...]:
+    numbers = isinstance(said, list) and all(type(one) in (int, float) for one in said)
+    if not numbers:
+        raise UsageError(f"strides of {path} must be a list of seconds, found {said!r}.")
+    return tuple(map(float, said))
 
 
 def run(
@@ -120,37 +151,77 @@ def run(
         What ``table.json`` holds; see `frame`.
     """
     folder = Path(folder)
+    chosen = experiment.fixed(overrides)
+    planned = plan(chosen, overrides)
     groups: dict[str, list[Run]] = {}
-    settings = list(experiment.runs())
-    for number, values in enumerate(settings, 1):
-        recipe = recipes.load(experiment.recipe, {**experiment.set, **values}, overrides)
-        apart = {key: value for key, value in values.items() if key != experiment.pool}
-        progress(f"run {number} of {len(settings)}: {_said(values)}")
+    for number, (values, recipe) in enumerate(planned, 1):
+        apart = {key: value for key, value in values.items() if key != chosen.pool}
+        progress(f"run {number} of {len(planned)}: {_said(values) or recipe.name}")
         groups.setdefault(_said(apart), []).append(_trained(recipe, store, folder / _path(values)))
-    rows = []
-    for apart_said, runs in groups.items():
-        for stride in experiment.strides or (None,):
-            progress(f"score {apart_said or 'all'} at a stride of {stride or 'the recipe'} s")
-            pooled = Scores.pool([_scored(one, store, stride) for one in runs])
-            name = "_".join(
-                filter(None, [_path_of(apart_said), score_name("test", stride, runs[0].recipe)])
-            )
-            pooled.save(folder / "scores", name)
-            rows.append({"setting": apart_said, **pooled.to_json()})
+    rows = [
+        {"setting": setting, **_pooled(setting, runs, stride, store, folder, progress).to_json()}
+        for setting, runs in groups.items()
+        for stride in chosen.strides or (None,)
+    ]
     made = {
         "experiment": experiment.name,
         "title": experiment.title,
         "recipe": experiment.recipe,
         "set": dict(experiment.set),
         "overrides": list(overrides),
-        "grid": dict(experiment.grid),
-        "pooled over": experiment.pool,
-        "store": store.url,
+        "grid": dict(chosen.grid),
+        "pooled over": chosen.pool,
+        "store": redacted(store.url),
         "snapshot": store.snapshot,
         "rows": rows,
     }
     write(folder / TABLE, json.dumps(made, indent=1, allow_nan=False).encode())
     return made
+
+
+def plan(
+    experiment: Experiment, overrides: Sequence[str] = ()
+) -> list[tuple[dict[str, Any], Recipe]]:
+    """The values of every run with its recipe, all of them checked before the first is trained.
+
+    Raises
+    ------
+    NotFoundError, UsageError
+        Where a key or value is none of the recipe, or two runs would lie in one folder.
+    """
+    chosen = experiment.fixed(overrides)
+    made = [
+        (values, recipes.load(experiment.recipe, {**experiment.set, **values}, overrides))
+        for values in chosen.runs()
+    ]
+    places: dict[str, dict[str, Any]] = {}
+    for values, _ in made:
+        other = places.setdefault(_path(values), values)
+        if other is not values:
+            raise UsageError(
+                f"Two runs of {experiment.name!r} would lie in {_path(values)!r}: {_said(other)} "
+                f"and {_said(values)}. Name one of the values otherwise."
+            )
+    return made
+
+
+def _pooled(
+    setting: str,
+    runs: Sequence[Run],
+    stride: float | None,
+    store: Store,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> Scores:
+    """The scores of the runs of one setting as one, kept under ``scores/`` of the folder."""
+    recipe = runs[0].recipe
+    label = recipe.evaluate.label
+    every = "" if stride is None else f" every {stride:g} s"
+    progress(f"score {setting or 'all'} on {label}{every}")
+    pooled = Scores.pool([_scored(one, store, stride) for one in runs])
+    name = score_name(label, stride, recipe)
+    pooled.save(folder / "scores", "_".join(filter(None, [_path_of(setting), name])))
+    return pooled
 
 
 def frame(table: Mapping[str, Any]) -> pd.DataFrame:
@@ -177,23 +248,24 @@ def frame(table: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _trained(recipe: Recipe, store: Store, folder: Path) -> Run:
+    """The run in a folder: trained, gone on with, or, where it is done, as it is."""
     if not (folder / RUN).is_file():
         return train(recipe, store, folder, progress=False)
-    found = Run.open(folder)
-    if differs := found.recipe.differs(recipe):
+    if differs := Run.open(folder).recipe.differs(recipe):
         key, (ours, now) = next(iter(differs.items()))
         raise UsageError(
             f"{folder} holds a run of another recipe: {key} was {ours!r}, is {now!r}. "
             "Name another folder, or remove that one."
         )
-    return found if found.status == "done" else train(recipe, store, folder, resume=True)
+    return train(recipe, store, folder, resume=True, progress=False)
 
 
 def _scored(run: Run, store: Store, stride: float | None) -> Scores:
-    name = score_name("test", stride, run.recipe)
-    if (run.folder / "scores" / f"{name}.json").is_file():
-        return Scores.load(run.folder / "scores", name)
-    return evaluate(run, stride=stride, store=store)
+    name = score_name(run.recipe.evaluate.label, stride, run.recipe)
+    if not (run.folder / "scores" / f"{name}.json").is_file():
+        return evaluate(run, stride=stride, store=store)
+    found = Scores.load(run.folder / "scores", name)
+    return found if found.about["runs"] == [run.id] else evaluate(run, stride=stride, store=store)
 
 
 def _dotted(table: Mapping[str, Any], whole: str, above: str = "") -> dict[str, Any]:
@@ -213,7 +285,8 @@ def _said(values: Mapping[str, Any]) -> str:
 
 
 def _path_of(said: str) -> str:
-    return said.replace(", ", "_").replace(" ", "-").replace("/", "-")
+    """A name that every file system takes, as readable as can be."""
+    return re.sub(r"[^\w.=+-]+", "-", said.replace(", ", "_")).strip("-")[:LONGEST]
 
 
 def _path(values: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ from neurostore.cli._words import DONE, Url
 from neurostore.errors import UsageError, counted
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from neurostore.evaluate import Scores
     from neurostore.runs import Run
 
@@ -57,9 +59,14 @@ def train(
     said = recipes.load(recipe, overrides)
     if dry_run:
         split = recipes.split_of(said, store)
+        parts = {label: recipes.dataset(said, store, split[label]) for label in split.labels}
+        if json:
+            data = {label: {**one.identity(), "windows": len(one)} for label, one in parts.items()}
+            print_json({"recipe": said.to_json(), "data": data})
+            return DONE
         console().print(said.show())
-        for label in split.labels:
-            say(repr(recipes.dataset(said, store, split[label])))
+        for one in parts.values():
+            say(repr(one))
         say("Dry run: nothing was trained.")
         return DONE
     run = fit(said, store, folder, resume=resume, progress=not json)
@@ -94,32 +101,41 @@ def evaluate(
 
 def _print_scores(scores: Scores) -> None:
     said = scores.to_json()
+    left = said["left_out"]
+    named = f" for want of spikes: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}"
     say(
         f"{counted(said['windows'], 'window')} of {said['label']} in "
         f"{counted(said['blocks'], 'block')}, every {said['stride']:g} s. Null: {said['null']}. "
-        f"{counted(said['scored'], 'unit')} scored, {len(said['left_out'])} left out."
+        f"{counted(said['scored'], 'unit')} scored, {len(left)} left out{named if left else ''}."
     )
-    print_table(scores.shown(), "model")
+    for name, what in (("bits_per_spike", "score"), ("bits_per_spike_interval", "intervals")):
+        if name in said["reasons"]:
+            say(f"No {what}: {said['reasons'][name]}.")
+    print_table(scores.shown(), "model", least=3)
 
 
-def report(folder: Folder, out: Path | None = None) -> int:
+def report(folder: Folder, out: Path | None = None, json: bool = False) -> int:
     """Write the page of a run, and the same numbers as JSON.
 
     Args:
         folder: The run; it is scored first where it was not.
         out: The HTML file; report.html in the run's folder without it.
+        json: Print the paths of both files as JSON.
     """
     from neurostore.evaluate import Scores
     from neurostore.evaluate import evaluate as score
-    from neurostore.report import run_page
+    from neurostore.report import PAGE, run_page
     from neurostore.runs import Run
 
     run = Run.open(folder)
     known = (run.folder / "scores" / f"{run.recipe.evaluate.label}.json").is_file()
     name = run.recipe.evaluate.label
     scores = Scores.load(run.folder / "scores", name) if known else score(run)
-    page = run_page(run, scores, run.folder / "report.html" if out is None else out)
-    say(f"{page}\n{page.with_suffix('.json')}")
+    page = run_page(run, scores, run.folder / PAGE if out is None else out)
+    if json:
+        print_json({"page": str(page), "data": str(page.with_suffix(".json"))})
+    else:
+        say(f"{page}\n{page.with_suffix('.json')}")
     return DONE
 
 
@@ -142,27 +158,63 @@ def experiment(
         overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
     from neurostore import experiments
+    from neurostore.report import experiment_page
 
-    chosen = experiments.load(name)
+    chosen, store = experiments.load(name), neurostore.open(url)
     if dry_run:
-        for values in chosen.runs():
-            say(", ".join(f"{key} = {value}" for key, value in values.items()))
-        say("Dry run: nothing was trained.")
-        return DONE
-    table = experiments.run(
-        chosen,
-        neurostore.open(url),
-        folder,
-        overrides=overrides,
-        progress=lambda line: say(line, error=True),
-    )
+        return _planned([values for values, _ in experiments.plan(chosen, overrides)], json=json)
+    try:
+        table = experiments.run(
+            chosen,
+            store,
+            folder,
+            overrides=overrides,
+            progress=lambda line: say(line, error=True),
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"stopped; what is done is kept in {folder}. The same command goes on from there."
+        ) from stop
     if json:
         print_json(table)
         return DONE
     say(table["title"])
-    print_table(experiments.frame(table), "row")
-    say(f"{folder / experiments.TABLE}")
+    print_table(_shown(table), "row", least=5)
+    page = experiment_page(table, (folder / experiments.TABLE).with_suffix(".html"))
+    say(f"{page}\n{folder / experiments.TABLE}")
     return DONE
+
+
+def _planned(runs: list[dict[str, Any]], *, json: bool) -> int:
+    if json:
+        print_json(runs)
+        return DONE
+    for values in runs:
+        say(", ".join(f"{key} = {value}" for key, value in values.items()) or "the recipe as it is")
+    say(f"Dry run: {counted(len(runs), 'run')}, nothing was trained.")
+    return DONE
+
+
+def _shown(table: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of an experiment for a terminal: each score with its interval as one text."""
+    import pandas as pd
+
+    from neurostore.evaluate import said
+
+    return pd.DataFrame(
+        {
+            "setting": row["setting"] or "all",
+            "stride": f"{row['stride']:g} s",
+            "model": one["name"],
+            "bits per spike": said(one["bits_per_spike"], one["interval"]),
+            "model minus it": said(**gain) if (gain := one["difference"]) else "",
+            "units": row["scored"],
+            "left out": len(row["left_out"]),
+            "blocks": row["blocks"],
+        }
+        for row in table["rows"]
+        for one in row["models"]
+    )
 
 
 def runs(
@@ -187,21 +239,42 @@ def runs(
     frame = find(folders[0]) if action == "list" else compare(*map(Run.open, folders))
     if json:
         print_json(records(frame))
+    elif action == "list":
+        print_table(_listed(frame), "run", least=3)
     else:
-        print_table(frame, "run" if action == "list" else "difference")
+        print_table(_beside(frame), "difference", least=4)
     return DONE
 
 
+def _listed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs for a terminal: the score stands where a narrow one shows it."""
+    from neurostore.evaluate import said
+
+    bits = [said(None if one != one else one) for one in frame["bits_per_spike"]]
+    made = frame.assign(**{"bits per spike": bits, "epochs": frame["epochs"].astype("Int64")})
+    names = ["id", "bits per spike", "status", "epochs", "recipe", "sessions", "folder", "snapshot"]
+    return made.assign(sessions=frame["sessions"].astype("Int64"))[names]
+
+
+def _beside(frame: pd.DataFrame) -> pd.DataFrame:
+    """Two runs for a terminal, numbers with the digits that tell them apart."""
+    return frame.map(lambda one: f"{one:z.4g}" if isinstance(one, float) else one)
+
+
 def _show(run: Run, *, json: bool) -> int:
-    scores = run.scores()
+    from neurostore.evaluate import said
+
+    scores = run.scores(run.recipe.evaluate.label)
     if json:
         facts: Mapping[str, Any] = {"recipe": run.recipe.to_json(), "scores": scores}
         print_json({**run.facts, **facts, "metrics": records(run.metrics())})
         return DONE
     say(repr(run))
     console().print(run.recipe.show())
-    if len(run.metrics()):
-        print_table(run.metrics().tail(5), "epoch")
+    if len(metrics := run.metrics()):
+        kept = ["epoch", "step", "training_loss", "validation_loss", "learning_rate"]
+        print_table(metrics[kept].tail(5).map(lambda one: f"{one:z.6g}"), "epoch")
     if scores is not None:
-        say(f"{scores['label']}: {scores['bits_per_spike']:.3f} bits per spike")
+        model = scores["models"][0]
+        say(f"{scores['label']}: {said(model['bits_per_spike'], model['interval'])} bits per spike")
     return DONE

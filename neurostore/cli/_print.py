@@ -61,14 +61,17 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def print_table(frame: pd.DataFrame, what: str) -> None:
-    """A table that fits the terminal: numbers whole, ids whole if need be over two lines."""
+def print_table(frame: pd.DataFrame, what: str, *, least: int = 2) -> None:
+    """A table that fits the terminal: numbers whole, ids whole if need be over two lines.
+
+    The last columns are left out where they do not fit, but for the `least` first ones.
+    """
     from rich.table import Table
     from rich.text import Text
 
     cells = {str(name): [_cell(value) for value in frame[name]] for name in frame}
     width, shown = console().width, list(cells)
-    while len(shown) > 2 and _width(cells, shown) > width:
+    while len(shown) > least and _width(cells, shown) > width:
         shown.pop()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in shown:
@@ -93,8 +96,12 @@ def _width(cells: Mapping[str, Sequence[str]], shown: Sequence[str]) -> int:
 def _cell(value: Any) -> str:
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, list):
-        return ", ".join(value)
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:,.2f}"
+        return "" if math.isnan(value) else f"{value:z,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

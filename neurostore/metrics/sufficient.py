@@ -210,7 +210,7 @@ def _model(
             f"Predictions must be (window, unit, bin) or (window, unit) like the counts "
             f"{counts.shape}, found {rate.shape}."
         )
-    if rate.ndim == 2:
+    if one_rate := rate.ndim == 2:
         rate = np.broadcast_to(rate[..., None], counts.shape)
     if (wrong := seen & ~((rate > 0) & np.isfinite(rate))).any():
         window, unit, _ = np.argwhere(wrong)[0]
@@ -221,6 +221,10 @@ def _model(
         )
     safe, expected = np.where(seen, rate, 1.0), np.where(seen, rate, 0.0)
     spikes = np.where(seen, counts, 0.0)
+    if one_rate:  # summed as the null is, so that the training mean is at 0 bits exactly
+        bins = seen.sum(-1).astype(np.float64)
+        here = np.where(bins > 0, rate[..., 0], 1.0)
+        return spikes.sum(-1) * np.log(here) - bins * here, bins * here
     return (spikes * np.log(safe) - expected).sum(-1), expected.sum(-1)
 
 

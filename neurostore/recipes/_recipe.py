@@ -29,14 +29,18 @@ class Data:
     Parameters
     ----------
     sessions, units : str, optional
-        SQL over the columns of ``store.sessions()`` and ``store.units()``; all without it.
+        SQL over the columns of ``store.sessions()`` and ``store.units()``, or the id of one
+        session; all without it.
     history_may_cross : bool
         Whether the history of a window may lie outside of its own part of the split.
+    same_units : bool
+        Whether sessions that list the same unit ids recorded the same units.
     """
 
     sessions: str | None = None
     units: str | None = None
     history_may_cross: bool = False
+    same_units: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ class Recipe:
         UsageError
             Where the class is not to be had or refuses its arguments.
         """
-        from neurostore.recipes._resolve import architecture, bound
+        from neurostore.recipes._architecture import architecture, bound
 
         made = architecture(self.architecture)
         data = {"units": units, "history": self.window.history, "horizon": self.window.horizon}
@@ -246,7 +250,9 @@ class Recipe:
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table("key", "value", "origin", title=escape(self.title or self.name))
+        table = Table(title=escape(self.title or self.name))
+        for name in ("key", "value", "origin"):
+            table.add_column(name, overflow="fold")
         for key, (value, origin) in self.origins.items():
             said = "" if value is None else json.dumps(_jsonable(value), ensure_ascii=False)
             table.add_row(escape(key), escape(said), escape(origin))

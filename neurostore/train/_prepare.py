@@ -42,7 +42,7 @@ class Data:
         UsageError
             Where the window has no horizon to forecast, or a part has no window.
         """
-        if not recipe.window.horizon > 0:
+        if not exact(recipe.window.horizon) > 0:
             raise UsageError(
                 f"A model forecasts the horizon of a window, found {recipe.window}. Set "
                 "window.horizon."
@@ -77,6 +77,17 @@ def same_units(data: Dataset) -> list[str]:
                 f"units, one for instance: data.sessions = \"id = '{first}'\"."
             )
     return found[first]
+
+
+def _refuse_many(recipe: Recipe, data: Dataset) -> None:
+    """Unit "7" of one session is not unit "7" of another one, unless somebody says so."""
+    ids = data.session_ids
+    if len(ids) > 1 and not recipe.data.same_units:
+        raise UsageError(
+            f"A model with weights for every unit is of one session, {len(ids)} are chosen "
+            f"({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''}). Choose one: --data.sessions "
+            f"{ids[0]}; or, where the same units were recorded in all: --data.same_units true."
+        )
 
 
 def _first_difference(ours: list[str], theirs: list[str]) -> str:
@@ -120,6 +131,8 @@ def model_of(recipe: Recipe, data: Dataset) -> Any:
 
     kind: Any = architecture(recipe.architecture)
     per_unit = "units" in inspect.signature(kind).parameters or hasattr(kind, "start")
+    if per_unit:
+        _refuse_many(recipe, data)
     units = len(same_units(data)) if per_unit else 0
     module = recipe.build(units=units)
     if not isinstance(module, torch.nn.Module) or not callable(getattr(module, "loss", None)):
