@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.clocks import Clock, exact
-from neurostore.errors import JSON, NotFoundError, UsageError, counted
+from neurostore.errors import JSON, NeurostoreError, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals
 from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_event
 from neurostore.sample.acquisition import Acquisition, All
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN = 6
 _ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
 """What no SQL condition looks like, and an id of a session does."""
-_PRELOADED = ["torch", "pandas", "neurostore.store", "neurostore.sample"]
+_PRELOADED = ["torch", "xarray", "duckdb", "neurostore.store", "neurostore.sample"]
 """What the server that forks workers imports once; none of it opens a store."""
 
 
@@ -543,13 +543,12 @@ class Loader:
             return (self[number] for number in numbers)
         from torch.utils.data import DataLoader
 
-        alone = replace(self, workers=0)
         self._refuse_unpicklable()
         if self.context == "forkserver":  # read once: only the first server of a process takes it
             multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-        return iter(
+        return _received(
             DataLoader(
-                alone,  # type: ignore[arg-type]
+                _Sent(replace(self, workers=0)),  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=numbers,
                 num_workers=self.workers,
@@ -569,6 +568,26 @@ class Loader:
                 f"Worker processes cannot be given this dataset ({error}). A transform for workers "
                 "is a function of a module; workers=0 takes any."
             ) from error
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Batches as a worker sends them; an error of ours goes as it is, which torch would rebuild."""
+
+    loader: Loader
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.loader[number]
+        except NeurostoreError as error:
+            return error
+
+
+def _received(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, NeurostoreError):
+            raise batch
+        yield batch
 
 
 def _same(batch: Any) -> Any:
