@@ -72,5 +72,6 @@ def bench_order_of_a_billion_windows() -> None:
     seconds = best(lambda: permuted(places, 10**9, 0, 1))
     whole = best(lambda: np.random.default_rng(0).permutation(10**7))
     print(
-        f"\n512 places of 10^9 windows: {seconds * 1e6:,.0f} us; numpy's permutation of 10^7: {whole:.2f} s"
+        f"\n512 places of 10^9 windows: {seconds * 1e6:,.0f} us; "
+        f"numpy, a permutation of 10^7: {whole:.2f} s"
     )
