@@ -161,10 +161,10 @@ class Run:
             made = Recipe.from_json(document)
         except (UsageError, KeyError, TypeError) as error:
             raise DamagedError(f"{self.folder / RECIPE} is damaged: {error}") from error
-        written = str(self.facts.get("recipe", made.digest))
-        if made.digest != written:
+        found, written = document["digest"], self.facts["recipe"]
+        if found != written:
             raise DamagedError(
-                f"{self.folder / RECIPE} is damaged: its digest is {made.digest[:12]}, "
+                f"{self.folder / RECIPE} is damaged: its digest is {found[:12]}, "
                 f"{written[:12]} was written in {RUN}. Restore it from a copy."
             )
         return made
