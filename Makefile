@@ -1,11 +1,13 @@
 # Python 3.11 and make are all that is needed: every target sets itself up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# An NWB file on which the demo does the same; none is needed.
+RECORDING ?= $(firstword $(wildcard ../shared/data/nwb_mc_maze_small_test_dandi000140/*.nwb))
 
 .PHONY: demo test check bench
 
 demo: .venv/.demo
-	@$(BIN)/neurostore demo
+	@$(BIN)/neurostore demo $(if $(RECORDING),--recording '$(RECORDING)')
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest

@@ -1,13 +1,14 @@
-"""Runs the main job on recordings it simulates itself: files in, a checked store, a page out."""
+"""Runs the main job on recordings it simulates itself: files in, a store, a model, pages out."""
 
 from __future__ import annotations
 
 import shutil
 import webbrowser
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -15,11 +16,15 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 import neurostore
-from neurostore import report
+from neurostore import recipes, report
 from neurostore.errors import MissingExtraError, NeurostoreError
+from neurostore.evaluate import Forecaster, Scores, evaluate
 from neurostore.ingest import run as ingest
+from neurostore.runs import Run
+from neurostore.sample import Batch
 from neurostore.simulate import Simulated, simulate, write_nwb
 from neurostore.store import Span, Store, tables
+from neurostore.train import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +37,33 @@ DONE = "made-by-neurostore-demo.txt"
 
 SECONDS, UNITS = 600.0, 48
 
+LATENT: Mapping[str, Any] = {"latents": 2, "latent_seconds": 1.0, "latent_gain": 0.8}
+"""What the simulated units share: without it there would be nothing to forecast."""
 
-def run(out: str | Path = FOLDER, *, seed: int = 0, open_page: bool = False) -> Path:
-    """Simulate three sessions, put them into a store, query it and write its page.
+FIT: Mapping[str, Any] = {"split.block": 10.0, "train.epochs": 10}
+"""Overrides of the recipe for ten minutes of recording."""
+
+BY_TRIAL: Mapping[str, Any] = {
+    "split.method": "by_trial",
+    "split.trials": "trials",
+    "window.history": 0.3,
+    "window.horizon": 0.2,
+    "evaluate.stride": 0.2,
+    "arguments.boxcars": [0.02, 0.04, 0.1, 0.2, 0.3],
+}
+"""Overrides for a recording of trials with gaps between them."""
+
+LIBRARIES = ("pynwb", "matplotlib", "torch", "lightning_fabric", "safetensors")
+
+
+def run(
+    out: str | Path = FOLDER,
+    *,
+    seed: int = 0,
+    recording: str | Path | None = None,
+    open_page: bool = False,
+) -> Path:
+    """Simulate three sessions, store them, forecast the spikes of one, and write pages of it all.
 
     Parameters
     ----------
@@ -43,20 +72,22 @@ def run(out: str | Path = FOLDER, *, seed: int = 0, open_page: bool = False) -> 
         alone, and a fresh one beside it is used.
     seed : int
         Of the simulation.
+    recording : str or Path, optional
+        An NWB file of your own with spikes, on which the same is done.
     open_page : bool
         Open the page in a browser.
 
     Returns
     -------
     Path
-        The page.
+        The page of the catalogue, which leads to those of the models.
 
     Raises
     ------
     MissingExtraError
-        Where pynwb or matplotlib is not installed; nothing is done then.
+        Where a library of the extra is not installed; nothing is done then.
     """
-    for library in ("pynwb", "matplotlib"):
+    for library in LIBRARIES:
         if find_spec(library) is None:
             raise MissingExtraError("The demo", "demo")
     console = Console(highlight=False, soft_wrap=True)
@@ -66,7 +97,10 @@ def run(out: str | Path = FOLDER, *, seed: int = 0, open_page: bool = False) -> 
     store = _fill(console, folder, nwb, sessions)
     _query(console, store)
     _second_look(console, store, sessions["mouse-1"])
-    page = _show(console, folder, store, sessions["mouse-3"])
+    runs = [_model(console, folder, store, sessions["mouse-3"])]
+    if recording is not None:
+        runs.append(_real(console, folder, store, Path(recording)))
+    page = _show(console, folder, store, sessions["mouse-3"], runs)
     (folder / DONE).write_text(store.snapshot)
     if open_page:
         webbrowser.open(page.absolute().as_uri())
@@ -80,6 +114,7 @@ def _folder(out: Path, console: Console) -> Path:
         if _untouched(out):
             console.print(f"Replacing the earlier demo in {escape(str(out))}.", style="dim")
             shutil.rmtree(out / "store")
+            shutil.rmtree(out / "runs", ignore_errors=True)
             (out / DONE).unlink()
         else:
             number = 2
@@ -109,7 +144,7 @@ def _simulate(console: Console, seed: int) -> dict[str, Simulated]:
         "mouse-3": ("VISp", "MOs", "CA1", "LP"),
     }
     sessions = {
-        name: simulate(seed + row, units=UNITS, seconds=SECONDS, regions=places)
+        name: simulate(seed + row, units=UNITS, seconds=SECONDS, regions=places, **LATENT)
         for row, (name, places) in enumerate(regions.items())
     }
     for name, session in sessions.items():
@@ -176,9 +211,14 @@ def _query(console: Console, store: Store) -> None:
 
 def _grid(console: Console, where: str, table: pd.DataFrame) -> None:
     console.print(f"   where {where}", style="dim", markup=False)
+    _rows(console, table)
+
+
+def _rows(console: Console, table: pd.DataFrame) -> None:
     grid = Grid(box=None, padding=(0, 2, 0, 3))
     for name in table:
-        grid.add_column(str(name), justify="right" if table[name].dtype.kind in "if" else "left")
+        number = table[name].dtype.kind in "if"
+        grid.add_column(str(name), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
         grid.add_row(*(f"{v:,.1f}" if isinstance(v, float) else escape(f"{v}") for v in row))
     console.print(grid)
@@ -203,9 +243,67 @@ def _second_look(console: Console, store: Store, clean: Simulated) -> None:
         console.print(f"   {commit.snapshot[:8]}  {commit.message}{tags}", markup=False)
 
 
-def _show(console: Console, folder: Path, store: Store, shown: Simulated) -> Path:
+def _model(console: Console, folder: Path, store: Store, session: Simulated) -> Run:
+    """Forecast the next half second of a simulated session, whose ceiling is known."""
+    _step(console, 7, "Train a GLM to forecast the next half second", "neurostore.train")
+    recipe = recipes.load("glm", {"data.sessions": f"{DATASET}/mouse-3", **FIT})
+    run = train(recipe, store, folder / "runs" / "mouse-3", progress=False)
+    _fitted(console, run)
+    _step(console, 8, "Score it on held-out blocks, beside its baselines", "neurostore.evaluate")
+    history, bin = float(recipe.window.history), float(recipe.bin())
+    horizon = float(recipe.window.horizon)
+
+    def know(batch: Batch) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        return session.truth.achievable_hz(batch.start.numpy() + history, horizon) * bin
+
+    ceiling = Forecaster("achievable", "knows the true latent state at present", "ceiling", know)
+    scores = evaluate(run, store=store, beside=[ceiling])
+    _scored(console, run, scores)
+    return run
+
+
+def _real(console: Console, folder: Path, store: Store, path: Path) -> Run:
+    """Do the same on a recording of one's own: by trial where it has gaps, else in blocks."""
+    _step(console, 9, f"The same on {path.name}", "ingest, train, evaluate")
+    (read,) = ingest(store, [path], "recording").outcomes
+    if read.session is None:
+        raise NeurostoreError(read.message)
+    session = store.session(read.session)
+    pieces = len(session.observed())
+    console.print(
+        f"   {session.id}: {session.units.sizes['unit']} units, observed in {pieces} pieces"
+    )
+    said = {"data.sessions": session.id}
+    recipe = recipes.load("glm", {**said, **(BY_TRIAL if pieces > 1 else {})})
+    run = train(recipe, store, folder / "runs" / "recording", progress=False)
+    _fitted(console, run)
+    _scored(console, run, evaluate(run, store=store))
+    return run
+
+
+def _fitted(console: Console, run: Run) -> None:
+    last = run.metrics().iloc[-1]
+    console.print(
+        f"   {run.id}: {len(run.metrics())} epochs, loss {last['training_loss']:.4f} in training, "
+        f"{last['validation_loss']:.4f} in validation (nats a bin)"
+    )
+
+
+def _scored(console: Console, run: Run, scores: Scores) -> None:
+    said = scores.to_json()
+    console.print(
+        f"   {said['windows']:,} windows in {said['blocks']} blocks; null: {said['null']}",
+        style="dim",
+    )
+    _rows(console, scores.shown()[["model", "bits per spike", "model minus it"]])
+    report.run_page(run, scores, run.folder / report.PAGE)
+
+
+def _show(
+    console: Console, folder: Path, store: Store, shown: Simulated, runs: Sequence[Run]
+) -> Path:
     """Write the page, with the PSTH of the unit that answers the stimulus most."""
-    _step(console, 7, "Write one page of it all", "report.catalogue_page")
+    _step(console, 8 + len(runs), "Write one page of it all", "report.catalogue_page")
     answers = shown.truth.stimulus_gain * np.sqrt(shown.truth.mean_hz)
     page = report.catalogue_page(
         store,
@@ -214,8 +312,11 @@ def _show(console: Console, folder: Path, store: Store, shown: Simulated) -> Pat
         session=f"{DATASET}/mouse-3",
         unit=shown.ids[int(np.argmax(answers))],
         event="trials.stim_on_time",
+        runs=[run.folder for run in runs],
     )
     console.print(f"   The store: {folder / 'store'}", markup=False)
+    for run in runs:
+        console.print(f"   A model:   {(run.folder / report.PAGE).absolute()}", markup=False)
     console.print(f"   The page:  {page.absolute()}", style="bold", markup=False)
     return page
 

@@ -491,7 +491,7 @@ class _Evaluation:
             "horizon": float(window.horizon),
             "bin": float(self.recipe.bin()),
             "windows": len(self._test),
-            "split": _in_words(self.split),
+            "split": f"{self.split.title}: {self.split.settings}",
             "sessions": self._test.session_ids,
             "runs": [self.run.id],
         }
@@ -649,11 +649,6 @@ def _statistics(arrays: Mapping[str, NDArray[Any]], row: int) -> Statistics:
     return Statistics.from_arrays(
         {key.removeprefix(own): one for key, one in arrays.items() if key.startswith(own)}
     )
-
-
-def _in_words(split: Split) -> str:
-    said = {key: value for key, value in split.definition.items() if key not in ("sessions",)}
-    return f"{split.title} ({json.dumps(said)})"
 
 
 def _refuse_untrained(run: Run) -> None:

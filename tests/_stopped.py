@@ -21,7 +21,7 @@ import neurostore.sample
 import neurostore.splits
 import neurostore.store
 from neurostore.recipes import load
-from neurostore.runs import _files
+from neurostore.runs import Run, _files
 from neurostore.train import _train, train
 
 
@@ -32,6 +32,7 @@ def at(point: dict[str, Any]) -> None:
         "loss": (_train._Fitting, "_loss"),
         "replace": (_files.os, "replace"),
         "validate": (_train._Fitting, "_validate"),
+        "record": (Run, "record"),
     }[point["step"]]
     inner, calls = getattr(place, name), 0
 
@@ -63,6 +64,7 @@ def main(store: str, recipe: str, plan: str) -> None:
 
     All are forked from this one, which opens no store, so that the imports are paid once.
     """
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports most of torch's compiler
     for folder, points in json.loads(plan).items():
         for point in [*points, None]:
             print(json.dumps([folder, child(store, recipe, folder, point)]), flush=True)

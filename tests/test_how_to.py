@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import neurostore
+from neurostore.simulate import simulate
 
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
 
@@ -115,3 +116,51 @@ def test_trials_are_split_into_folds_as_the_page_says():
     kept = names["keep"](store, names["folds_of_trials"](store, "d/s", ["condition"]))
     tested = np.concatenate([split["test"].blocks("d/s")[0] for split in kept])
     assert sorted(tested.tolist()) == list(range(90))
+
+
+@pytest.fixture(scope="module")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> neurostore.Store:
+    store = neurostore.create(tmp_path_factory.mktemp("how-to") / "lab")
+    with store.transaction("two sessions") as tx:
+        for row, units in enumerate((8, 12), 1):
+            made = simulate(row, units=units, seconds=400, latents=2)
+            tx.put(made.builder("demo", f"mouse-{row}"))
+    return store
+
+
+def test_windows_are_what_the_page_says(demo_store):
+    names = code("windows.md")
+    dataset = names["windows"](demo_store)
+    batch = dataset.sample(32, seed=0)
+    assert tuple(batch["spikes"].shape) == (32, 12, 75)
+    assert batch["wheel"].shape[1] == 75
+    for name in ("events.time", "events.unit", "trials.contrast", "trials.choice"):
+        assert len(batch[name]) == 32
+    spikes, wheel = next(iter(names["epoch"](dataset)))
+    assert (spikes.shape[0], len(wheel)) == (32, 32 * 75)
+    assert sum(names["why"](batch, "spikes").values()) == batch["spikes"].numel()
+    events = names["around_the_stimulus"](demo_store, "demo/mouse-1")
+    session = demo_store.session("demo/mouse-1")
+    rows = session.rows("intervals/trials", "choice <> 0")
+    assert 0 < len(events) <= len(rows)
+
+
+def test_a_model_is_trained_and_scored_as_the_page_says(demo_store, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = (PAGES / "train-and-score.md").read_text("utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", text, re.S)
+    (model,) = [body for kind, body in blocks if kind == "python" and "class LastBins" in body]
+    (recipe,) = [body for kind, body in blocks if kind == "toml" and "LastBins" in body]
+    (tmp_path / "my_models.py").write_text(model)
+    (tmp_path / "last_bins.toml").write_text(recipe)
+    names = code("train-and-score.md")
+    run = neurostore.train(
+        tmp_path / "last_bins.toml", demo_store, tmp_path / "own", {"data.sessions": "demo/mouse-2"}
+    )
+    table = names["beside"](neurostore.evaluate(run))
+    assert table["model"][0] == "LastBins"
+    assert table["bits_per_spike"][0] > 0
+    run, scores = names["first_model"](demo_store, "demo/mouse-2", tmp_path / "first")
+    assert run.status == "done"
+    assert scores.to_json()["models"][0]["difference"] is None

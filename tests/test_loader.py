@@ -11,7 +11,17 @@ import torch
 from _sampled import store_of, three
 
 import neurostore
-from neurostore import Batch, Behaviour, Dataset, SpikeEvents, Spikes, Trials, UsageError, Window
+from neurostore import (
+    Batch,
+    Behaviour,
+    Dataset,
+    NotFoundError,
+    SpikeEvents,
+    Spikes,
+    Trials,
+    UsageError,
+    Window,
+)
 
 STREAMS = {
     "spikes": Spikes(0.05),
@@ -66,7 +76,11 @@ def spikes_of(batch: Batch) -> int:
 
 
 def refusing(batch: Batch) -> Batch:
-    raise UsageError("this transform refuses every batch")
+    raise NotFoundError("unit", "u7", ["u1", "u2"], "this transform")
+
+
+def failing(batch: Batch) -> Batch:
+    raise ZeroDivisionError("this transform fails")
 
 
 # ---- one process
@@ -176,6 +190,15 @@ def test_a_batch_pickles_whole(dataset: Dataset) -> None:
     assert digest(again) == digest(batch)
 
 
+def test_a_batch_goes_to_a_device_whole(dataset: Dataset) -> None:
+    batch = dataset.sample(10)
+    assert digest(batch.to("cpu")) == digest(batch)
+    gone = batch.to("meta")
+    every = [*gone.values(), *gone.mask.values(), *gone.reason.values()]
+    every += [gone.start, gone.tick, gone.block, gone.trial, gone.unit_mask, gone.region]
+    assert {tensor.device.type for tensor in every} == {"meta"}
+
+
 def test_what_cannot_go_to_a_worker_is_refused_with_the_way_out(url: str) -> None:
     in_memory = Dataset(store_of(*three()), window=WINDOW, streams=STREAMS)
     with pytest.raises(UsageError, match="memory://"):
@@ -208,9 +231,12 @@ def test_workers_apply_the_transform(url: str) -> None:
 
 @pytest.mark.slow
 def test_an_error_in_a_worker_surfaces(url: str) -> None:
-    made = Dataset(neurostore.open(url), window=WINDOW, streams=STREAMS, transform=refusing)
-    with pytest.raises(UsageError, match="refuses every batch"):
-        list(made.loader(50, workers=1))
+    for transform, kind in ((refusing, NotFoundError), (failing, ZeroDivisionError)):
+        made = Dataset(neurostore.open(url), window=WINDOW, streams=STREAMS, transform=transform)
+        with pytest.raises(kind, match="this transform") as caught:
+            list(made.loader(50, workers=1))
+        if kind is NotFoundError:
+            assert str(caught.value) == "No unit 'u7' in this transform. Did you mean 'u2'?"
 
 
 @pytest.mark.slow

@@ -30,12 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_shell_and_python_of_the_readme_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     lines = [line for line in blocks("sh")[1].splitlines() if line.startswith("neurostore ")]
-    assert len(lines) == 4
+    assert len(lines) == 7
     for line in lines:
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0, line
     names: dict[str, object] = {}
     exec(compile(blocks("python")[0], "README.md", "exec"), names)
     counts = names["counts"]
+    assert tuple(names["batch"]["spikes"].shape) == (32, 24, 75)  # type: ignore[index]
+    assert names["scores"].table()["bits_per_spike"].notna().all()  # type: ignore[attr-defined]
     assert counts.sizes == {"unit": 24, "bin": 50}  # type: ignore[attr-defined]
     assert int(counts.sum()) > 0  # type: ignore[call-overload]
     assert len(blocks("python")[0].strip().splitlines()) <= 10

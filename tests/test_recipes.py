@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from neurostore import _declared, recipes
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.recipes import Data, Parts, Recipe, Training, load
+from neurostore.recipes._recipe import digest
 from neurostore.sample import Spikes, Window
 
 TEXT = """
@@ -366,3 +367,13 @@ def test_numbers_on_the_command_line_are_the_numbers_of_python(values) -> None:
 
 def test_the_package_offers_what_it_says() -> None:
     assert set(recipes.__all__) <= set(vars(recipes))
+
+
+def test_a_recipe_of_an_earlier_version_has_the_defaults_of_what_it_could_not_say() -> None:
+    document = load("glm").to_json()
+    for part in ("values", "origins"):
+        del document[part]["data.same_units"]  # type: ignore[index, arg-type]
+    document["digest"] = digest(document["values"])  # type: ignore[arg-type]
+    again = Recipe.from_json(document)
+    assert again.data.same_units is False
+    assert again.differs(load("glm")) == {}

@@ -24,7 +24,7 @@ from neurostore.errors import (
 )
 from neurostore.recipes import load
 from neurostore.runs import Checkpoint, Run
-from neurostore.runs._run import redacted
+from neurostore.runs._facts import redacted
 from neurostore.splits import Split
 
 RECIPE = """
@@ -322,7 +322,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_state(run):
     context.set_forkserver_preload(["neurostore.runs", "torch", "safetensors.torch"])
     rng = np.random.default_rng(0)
     last = -1
-    for _ in range(8):
+    for _ in range(5):
         process = context.Process(target=write_for_ever, args=(str(run.folder),))
         process.start()
         deadline = time.monotonic() + 30

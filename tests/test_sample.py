@@ -3,9 +3,11 @@
 import itertools
 import json
 import random
+import re
 from fractions import Fraction
 from functools import cache
 from math import floor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from _sampled import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import neurostore
 from neurostore import (
     Behaviour,
     Dataset,
@@ -40,7 +43,7 @@ from neurostore import (
     Window,
 )
 from neurostore.clocks import Clock
-from neurostore.splits import Split
+from neurostore.splits import Split, interleaved_blocks
 
 RATES = {"30 kHz": "30000", "1 us": "1000000", "TDT": "24414.0625"}
 COUNTS = {"spikes": Spikes(0.02)}
@@ -143,7 +146,7 @@ MANY = {
     "spikes": Spikes(0.05),
     "events": SpikeEvents(),
     "position": Behaviour("position", rate=40, max_gap=0.05),
-    "trial": Trials(("side", "score")),
+    "trial": Trials(("side", "score", "cue_time", "stop")),
 }
 
 
@@ -224,18 +227,25 @@ def _equals_position(batch, row: int, one: Recording, tick: int) -> None:
 
 def _equals_trial(batch, row: int, one: Recording, dataset: Dataset) -> None:
     number = int(batch.trial[row])
-    for column in ("side", "score"):
+    for column in ("side", "score", "cue_time", "stop"):
         name = f"trial.{column}"
         value, why = batch[name][row].item(), int(batch.reason[name][row])
-        if one.trials is None:
+        if one.trials is None or (column == "cue_time" and column not in one.columns):
             assert (value, why) == (0, NOT_RECORDED)
         elif number < 0:
             assert (value, why) == (0, OUTSIDE)
         elif column == "side":
             assert dataset.categories[name][value] == one.columns[column][number]
             assert why == OBSERVED
+        elif column == "stop":
+            seconds = (one.trials[number][1] - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         elif np.isnan(one.columns[column][number]):
             assert (value, why) == (0, 4)
+        elif column == "cue_time":
+            cue = round(Fraction(str(one.columns[column][number])) * one.hertz)
+            seconds = (cue - int(batch.tick[row])) / one.hertz
+            assert (value, why) == (np.float32(float(seconds)), OBSERVED)
         else:
             assert (value, why) == (np.float32(one.columns[column][number]), OBSERVED)
 
@@ -352,7 +362,7 @@ labels = st.sampled_from(["train", "validation", "test", "other"])
 
 @st.composite
 def rows_of_a_split(draw: st.DrawFn) -> list[tuple[int, int, str]]:
-    edges = sorted(draw(st.sets(st.integers(-70, 280), min_size=2, max_size=9)))
+    edges = sorted(draw(st.sets(st.integers(-70, 280), min_size=3, max_size=9)))
     rows = [(a, b, draw(labels)) for a, b in itertools.pairwise(edges)]
     return [row for row in rows if draw(st.integers(0, 5))] or rows[:1]
 
@@ -611,6 +621,62 @@ def test_behaviour_between_samples_waits_for_none_after_the_present() -> None:
     assert torch.equal(*(batch.past("position") for batch in batches))
 
 
+def test_a_history_does_not_say_whether_what_comes_next_is_valid() -> None:
+    """The tracker stops 200 ms before the present; whether it comes back well is yet to be seen."""
+    reasons, values = [], []
+    for valid in (True, False):
+        one = Recording("d/s", "1000", units={"u": [0, 1_900]}, observed=[(0, 2_000)])
+        one.position = [(k * 20, [1.0], True) for k in range(40)]
+        one.position += [(k * 20, [2.0], valid) for k in range(50, 100)]
+        streams = {"position": Behaviour("position", rate=100, max_gap=0.1)}
+        dataset = Dataset(store_of(one), window=Window(0.5, 0.5), streams=streams)
+        batch = dataset.window("d/s", 0.5)
+        reasons.append(batch.reason["position"][:, :50])
+        values.append(batch.past("position"))
+    assert torch.equal(*reasons)
+    assert torch.equal(*values)
+    held = [OBSERVED] * 39 + [OUTSIDE] * 11
+    assert reasons[0][0].tolist() == held
+    assert values[0][0, :, 0].tolist() == [float(why == OBSERVED) for why in held]
+
+
+def test_a_gap_of_just_max_gap_is_interpolated_and_one_tick_more_is_not() -> None:
+    for gap, why in ((100, OBSERVED), (101, OUTSIDE)):
+        one = Recording("d/s", "1000", units={"u": [0, 900]}, observed=[(0, 1_000)])
+        times = [0, 50, 100, 100 + gap, 150 + gap, 900]
+        one.position = [(t, [float(t)], True) for t in times]
+        streams = {"position": Behaviour("position", rate=100, max_gap=0.1)}
+        dataset = Dataset(store_of(one), window=Window(0, 0.25), streams=streams)
+        batch = dataset.window("d/s", 0)
+        assert set(batch.reason["position"][0, 11:20].tolist()) == {why}
+        expected = [float(t) if why == OBSERVED else 0 for t in range(110, 200, 10)]
+        assert batch["position"][0, 11:20, 0].tolist() == expected
+        assert batch["position"][0, :11, 0].tolist() == [float(t) for t in range(0, 110, 10)]
+
+
+def test_a_history_that_may_cross_sees_what_comes_before_its_label_and_no_other() -> None:
+    rng = random.Random(7)
+    labels = ["validation", "train", "test", "train", "validation", "test", "validation"]
+    one = Recording("d/s", "1000", observed=[(0, 7_000)])
+    one.units = {"u": spiking(rng, 500, 0, 7_000)}
+    store = store_of(one)
+    split = split_of("d/s", [(k * 1_000, k * 1_000 + 1_000, a) for k, a in enumerate(labels)])
+    first = {}
+    for label in ("train", "validation", "test"):
+        dataset = Dataset(
+            store,
+            window=Window(0.3, 0.2, 0.05),
+            streams=COUNTS,
+            split=split[label],
+            history_may_cross=True,
+        )
+        batch = dataset.batch(np.arange(len(dataset)), seed=None)
+        for tick, block in zip(batch.tick.tolist(), batch.block.tolist(), strict=True):
+            first.setdefault(block, tick)
+    # train after validation and after test; validation after train and after test; test after all
+    assert first == {0: 0, 1: 1_000, 3: 3_000, 4: 3_700, 6: 6_000, 2: 1_700, 5: 4_700}
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_totals_are_spikes_and_seconds_of_observed_time_in_the_split(seed: int) -> None:
@@ -727,6 +793,37 @@ def test_numbers_out_of_range_are_refused_with_both() -> None:
         dataset.observed("demo/b")
 
 
+def test_a_session_that_the_split_does_not_name_has_no_window() -> None:
+    split = split_of("demo/a", [(0, 90_000, "train"), (90_000, 200_000, "test")])
+    for cross in (False, True):
+        for window in (Window(0.4, 0.2), Window(0.4, 0.2, around="trials.start")):
+            dataset = Dataset(
+                lab()[1],
+                window=window,
+                streams=COUNTS,
+                split=split["test"],
+                history_may_cross=cross,
+            )
+            found = set(dataset.batch(np.arange(len(dataset)), seed=None).session)
+            assert found == {"demo/a"}
+            assert "windows in demo/b" in repr(dataset)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    assert "All()" in error_of(acquisition="staggered")
+    with pytest.raises(UsageError, match="tuple of columns"):
+        Trials("side")
+    a, _, c = three()
+    c.position = [(tick, value[:1], valid) for tick, value, valid in c.position]
+    streams = {"p": Behaviour("position", rate=40)}
+    said = error_of(store_of(a, c), None, streams=streams)
+    assert "another number of channels" in said
+    assert "demo/a" in said
+    dataset = Dataset(lab()[1], window=Window(0.4, 0.2), streams=COUNTS)
+    with pytest.raises(UsageError, match="at least"):
+        dataset.batch(np.zeros(0, np.int64), seed=None)
+
+
 # ---- what it says of itself
 
 
@@ -769,7 +866,12 @@ def test_the_identity_is_json_and_changes_with_what_decides_a_window() -> None:
     ]
     assert len(set(every)) == len(every)
     assert made() == every[0]
-    assert json.loads(every[0])["streams"]["trial"]["columns"] == ["side", "score"]
+    assert json.loads(every[0])["streams"]["trial"]["columns"] == [
+        "side",
+        "score",
+        "cue_time",
+        "stop",
+    ]
 
 
 def test_a_later_commit_that_leaves_the_tables_alone_changes_the_snapshot_only() -> None:
@@ -804,3 +906,65 @@ def test_a_transform_is_what_every_way_to_a_window_gives() -> None:
     assert dataset.window("demo/a", 2.0) == int(plain.window("demo/a", 2.0)["spikes"].sum())
     expected = [int(batch["spikes"].sum()) for batch in plain.loader(8, seed=4)]
     assert list(dataset.loader(8, seed=4)) == expected
+
+
+# ---- real recordings
+
+
+@pytest.mark.realdata
+def test_windows_of_the_w_maze_hold_what_the_session_counts(data) -> None:
+    session, store = w_maze(data("hippocampus_nelpy") / "w-maze")
+    ids = store.units("rate_hz < 50")["unit"].tolist()
+    split = interleaved_blocks(
+        "blocks",
+        session.timeline(ids),
+        block=60,
+        ratios={"train": 7, "validation": 1, "test": 2},
+        guard=1,
+    )
+    dataset = Dataset(
+        store,
+        units="rate_hz < 50",
+        window=Window(1.0, 0.5, 0.5),
+        streams={"spikes": Spikes(0.02), "position": Behaviour("position", rate=50, max_gap=0.1)},
+        split=split["test"],
+    )
+    assert len(ids) == 24
+    batch = dataset.sample(400, seed=1)
+    assert set(batch.block.tolist()) == set(split["test"].blocks("w-maze/w1")[0].tolist())
+    assert batch.mask["spikes"].all()
+    for row in range(0, 400, 4):
+        start = Fraction(int(batch.tick[row]), 30_000)
+        expected = session.counts(start, start + Fraction(3, 2), 0.02, units=ids)
+        assert (batch["spikes"][row].numpy() == expected.values).all()
+    first = session.timeline(ids).origin + 30_000 * (60 * 8 + 1)
+    assert dataset[0].tick.item() == first
+    held = batch.mask["position"]
+    assert 0.2 < held.double().mean() < 0.9
+    assert not batch["position"][~held].any()
+
+
+def w_maze(folder: Path):
+    """The recording, read as the how-to reads it."""
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "your-own-format.md"
+    known: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(code, str(page), "exec"), known)
+    session = known["keep"]("memory://sampled-w-maze", folder)
+    return session, session.store
+
+
+@pytest.mark.realdata
+def test_trials_of_mc_maze_share_their_observed_time_and_are_laid_in_closed_form(data) -> None:
+    folder = data("nwb_mc_maze_small_test_dandi000140")
+    store = neurostore.create("memory://sampled-mc-maze")
+    neurostore.ingest(store, sorted(folder.glob("*.nwb")), "mc-maze", message="maze")
+    dataset = Dataset(store, window=Window(0.3, 0.2, 0.1), streams=COUNTS)
+    (chosen,) = dataset.chosen
+    assert len(chosen.ids) > 100
+    assert not chosen.differs
+    assert len(dataset.plan.runs[0].start) < len(dataset)
+    batch = dataset.sample(64)
+    assert batch.mask["spikes"].all()
+    seen = chosen.session.observed()
+    assert seen.covers(batch.tick.numpy(), batch.tick.numpy() + 15_000).all()

@@ -16,7 +16,7 @@ import torch
 import neurostore
 from neurostore.errors import NeurostoreError, NotFoundError, RefusedError, UsageError
 from neurostore.recipes import load
-from neurostore.runs import Run
+from neurostore.runs import Checkpoint, Run
 from neurostore.simulate import simulate
 from neurostore.train import _train, null_of, train
 from neurostore.train._prepare import Data
@@ -33,12 +33,14 @@ bin = 0.02
 [split]
 method = "interleaved_blocks"
 block = 5
-ratios = {{train = 7, validation = 1, test = 2}}
+ratios = {{train = 3, validation = 1, test = 1}}
 guard = 0.5
 [train]
 epochs = 3
 batch_size = 64
 learning_rate = 0.01
+[data]
+same_units = true
 """
 
 
@@ -55,9 +57,9 @@ def store(tmp_path_factory):
     """Two sessions with the same units and one with others."""
     made = neurostore.create(tmp_path_factory.mktemp("train") / "lab")
     with made.transaction("three") as tx:
-        tx.put(simulate(0, units=5, seconds=100).builder("sim", "a").build())
-        tx.put(simulate(1, units=5, seconds=50).builder("sim", "b").build())
-        tx.put(simulate(2, units=4, seconds=50).builder("sim", "c").build())
+        tx.put(simulate(0, units=5, seconds=60).builder("sim", "a").build())
+        tx.put(simulate(1, units=5, seconds=30).builder("sim", "b").build())
+        tx.put(simulate(2, units=4, seconds=20).builder("sim", "c").build())
     return made
 
 
@@ -65,7 +67,7 @@ def store(tmp_path_factory):
 def write(tmp_path_factory):
     def make(*words, architecture="_networks:Noisy", sessions="id IN ('sim/a', 'sim/b')"):
         path = tmp_path_factory.mktemp("recipe") / "noisy.toml"
-        text = RECIPE.format(architecture=architecture) + f'[data]\nsessions = "{sessions}"\n'
+        text = RECIPE.format(architecture=architecture) + f'sessions = "{sessions}"\n'
         path.write_text(text, encoding="utf-8")
         return load(path, words)
 
@@ -117,7 +119,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 
 
 def test_an_untrained_glm_is_the_training_mean_and_a_trained_one_is_better(store, write, tmp_path):
-    words = ["--arguments.boxcars", "0.02", "0.2", "--train.epochs", "10"]
+    words = ["--arguments.boxcars", "0.02", "0.2", "--train.epochs", "5"]
     recipe = write(*words, architecture="neurostore.models.glm:GLM")
     run = train(recipe, store, tmp_path / "glm", progress=False)
     data = Data.of(recipe, store, run.split)
@@ -246,11 +248,12 @@ def test_on_a_terminal_a_bar_shows_loss_and_speed(store, write, tmp_path, capsys
     ("words", "named", "message"),
     [
         ([], {"sessions": "TRUE"}, "sim/a has 5, sim/c has 4"),
+        (["--data.same_units", "false"], {}, "is of one session, 2 are chosen (sim/a, sim/b)"),
         ([], {"architecture": "_networks:Lossless"}, "a torch.nn.Module with loss"),
         ([], {"architecture": "_architectures:Linear"}, "a torch.nn.Module with loss"),
         ([], {"architecture": "_networks:Weightless"}, "has no weights to train"),
         (["--window.horizon", "0"], {}, "forecasts the horizon"),
-        (["--split.ratios", "train=7", "test=3"], {}, "No label 'validation'"),
+        (["--split.ratios", "train=3", "test=2"], {}, "No label 'validation'"),
         (["--window.history", "9"], {}, "longer than every interval"),
         (["--split.block", "90"], {}, "90 s"),
         ([], {"sessions": "id = 'sim/x'"}, "No session"),
@@ -328,7 +331,7 @@ POINTS = {
         stop("loss", 4, "SIGKILL"),
         stop("validate", 1, "SIGKILL"),
         stop("replace", 4, "SIGKILL"),
-        stop("replace", 7, "SIGKILL"),
+        stop("record", 1, "SIGKILL"),
     ],
 }
 
@@ -339,7 +342,7 @@ def ends(store, write, tmp_path_factory):
     place = tmp_path_factory.mktemp("stopped")
     path = place / "noisy.toml"
     text = RECIPE.format(architecture="_networks:Noisy")
-    path.write_text(text + "[data]\nsessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
+    path.write_text(text + "sessions = \"id IN ('sim/a', 'sim/b')\"\n", encoding="utf-8")
     assert load(path).digest == write().digest
     plan = {str(place / name): points for name, points in POINTS.items()}
     done = subprocess.run(
@@ -399,3 +402,13 @@ def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, 
     assert Run.open(tmp_path / "run").status == "stopped"
     assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_checkpoint_of_other_code_is_refused_by_the_class_it_does_not_fit(store, write, tmp_path):
+    run = train(write("--train.epochs", "1"), store, tmp_path / "run", progress=False)
+    state = run.checkpoint()
+    tensors = {name: one for name, one in state.tensors.items() if name != "model.weight.bias"}
+    run.save(Checkpoint(tensors, state.facts))
+    run.mark("stopped")
+    with pytest.raises(RefusedError, match=r"does not fit _networks:Noisy: .*weight\.bias"):
+        train(write("--train.epochs", "1"), store, run.folder, resume=True, progress=False)

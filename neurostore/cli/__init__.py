@@ -23,16 +23,17 @@ from neurostore.errors import NeurostoreError, StoreError, UsageError
 __all__ = ["COMMANDS", "DONE", "FAILED", "REFUSED", "USAGE", "main", "run"]
 
 
-def demo(out: Path = Path("neurostore-demo"), seed: int = 0) -> int:
-    """Simulate three recordings, put them into a store, and make a page about it.
+def demo(out: Path = Path("neurostore-demo"), seed: int = 0, recording: Path | None = None) -> int:
+    """Simulate three recordings, store them, train a model on one, and make pages about it.
 
     Args:
-        out: Folder for the store and the page.
+        out: Folder for the store, the runs and the pages.
         seed: Of the simulation.
+        recording: An NWB file of your own, on which the same is done.
     """
     from neurostore.demo import run
 
-    run(out, seed=seed)
+    run(out, seed=seed, recording=recording)
     return DONE
 
 
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console script: ends at once, for a thread of the storage engine may not end well."""
+    sys.path.append(os.getcwd())  # a recipe may name a module of the folder one works in
     try:
         code = main()
     except SystemExit as stop:

@@ -124,14 +124,14 @@ def report(folder: Folder, out: Path | None = None, json: bool = False) -> int:
     """
     from neurostore.evaluate import Scores
     from neurostore.evaluate import evaluate as score
-    from neurostore.report import run_page
+    from neurostore.report import PAGE, run_page
     from neurostore.runs import Run
 
     run = Run.open(folder)
     known = (run.folder / "scores" / f"{run.recipe.evaluate.label}.json").is_file()
     name = run.recipe.evaluate.label
     scores = Scores.load(run.folder / "scores", name) if known else score(run)
-    page = run_page(run, scores, run.folder / "report.html" if out is None else out)
+    page = run_page(run, scores, run.folder / PAGE if out is None else out)
     if json:
         print_json({"page": str(page), "data": str(page.with_suffix(".json"))})
     else:
@@ -158,6 +158,7 @@ def experiment(
         overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
     from neurostore import experiments
+    from neurostore.report import experiment_page
 
     chosen, store = experiments.load(name), neurostore.open(url)
     if dry_run:
@@ -179,7 +180,8 @@ def experiment(
         return DONE
     say(table["title"])
     print_table(_shown(table), "row", least=5)
-    say(f"{folder / experiments.TABLE}")
+    page = experiment_page(table, (folder / experiments.TABLE).with_suffix(".html"))
+    say(f"{page}\n{folder / experiments.TABLE}")
     return DONE
 
 

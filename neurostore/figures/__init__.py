@@ -1,7 +1,7 @@
 """Pictures small enough to be inlined in a page: of sessions, of runs and their scores."""
 
 from neurostore.figures._picture import PALETTE, Floats, Picture
-from neurostore.figures._run import bits_by_unit, examples, training
+from neurostore.figures._run import bits_by_unit, examples, models, training
 from neurostore.figures._session import psth, raster
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Picture",
     "bits_by_unit",
     "examples",
+    "models",
     "psth",
     "raster",
     "training",

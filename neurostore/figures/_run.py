@@ -112,3 +112,36 @@ def examples(windows: Sequence[Mapping[str, Any]], baseline: str) -> Picture:
     panels[-1].legend(frameon=False, fontsize=8)
     said = f"Counts of the horizon in {len(windows)} windows, predicted and recorded"
     return picture(figure, f"{said}.", f"{said}. Band: two standard deviations of a Poisson count.")
+
+
+def models(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    """Draw the bits per spike of models with their intervals, settings apart by colour.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        setting, model, bits_per_spike and interval (two numbers or None).
+    """
+    if not rows:
+        raise UsageError("There is no score to draw.")
+    settings = list(dict.fromkeys(str(one["setting"]) for one in rows))
+    names = list(dict.fromkeys(str(one["model"]) for one in rows))
+    figure = empty(7.4, 1.0 + 0.12 * len(names) * (len(settings) + 2))
+    axes = figure.add_subplot()
+    for one in rows:
+        place = settings.index(str(one["setting"]))
+        shift = (place - (len(settings) - 1) / 2) * 0.7 / max(1, len(settings))
+        row = names.index(str(one["model"])) + shift
+        colour = PALETTE[place % len(PALETTE)]
+        if one["interval"] is not None:
+            axes.plot(one["interval"], [row, row], color=colour, alpha=0.45, linewidth=2)
+        label = str(one["setting"]) if one["model"] == names[0] else None
+        axes.plot(one["bits_per_spike"], row, "o", color=colour, markersize=4, label=label)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set(xlabel="Bits per spike", ylim=(len(names) - 0.4, -0.6))
+    plain(axes)
+    if len(settings) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    said = f"Bits per spike of {len(names)} models in {len(settings)} settings"
+    return picture(figure, f"{said}.", f"{said}. Bars: 95 % interval over blocks; 0 is the null.")

@@ -174,9 +174,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """sha256 over every value that a run depends on: not its title, citation or reference."""
-        said = {k: v for k, v in self.values().items() if k.split(".")[0] not in TEXT}
-        text = json.dumps(said, sort_keys=True, allow_nan=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.values())
 
     def differs(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """Dotted keys that a run depends on and that are not the same: ours, theirs."""
@@ -209,7 +207,7 @@ class Recipe:
         UsageError
             Where the class is not to be had or refuses its arguments.
         """
-        from neurostore.recipes._resolve import architecture, bound
+        from neurostore.recipes._architecture import architecture, bound
 
         made = architecture(self.architecture)
         data = {"units": units, "history": self.window.history, "horizon": self.window.horizon}
@@ -237,13 +235,14 @@ class Recipe:
         """
         from neurostore.recipes._resolve import from_values
 
-        made = from_values(document["name"], document["values"], document["origins"])
-        if made.digest != document["digest"]:
+        # Over what was written: a later version has values that did not exist then.
+        found = digest(document["values"])
+        if found != document["digest"]:
             raise UsageError(
-                f"The values of recipe {made.name!r} are not the ones that were written: digest "
-                f"{made.digest[:12]}, {document['digest'][:12]} expected."
+                f"The values of recipe {document['name']!r} are not the ones that were written: "
+                f"digest {found[:12]}, {document['digest'][:12]} expected."
             )
-        return made
+        return from_values(document["name"], document["values"], document["origins"])
 
     def show(self) -> Table:
         """A table of key, value and origin, to print with rich."""
@@ -257,6 +256,13 @@ class Recipe:
             said = "" if value is None else json.dumps(_jsonable(value), ensure_ascii=False)
             table.add_row(escape(key), escape(said), escape(origin))
         return table
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """sha256 over the values by dotted key that a run depends on."""
+    said = {k: v for k, v in values.items() if k.split(".")[0] not in TEXT}
+    text = json.dumps(said, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _jsonable(value: Any) -> JSON:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
 from neurostore import figures
 from neurostore.errors import NotFoundError, UsageError
-from neurostore.report._page import bullets, grid, many, page, section, write
+from neurostore.report._page import PAGE, bullets, grid, many, page, scored, section, write
+from neurostore.runs import Run
 from neurostore.schemas import Finding
 from neurostore.store import Commit, Session, Store
 
@@ -35,6 +38,7 @@ def catalogue_page(
     event: str | None = None,
     start: float | None = None,
     seconds: float = SECONDS,
+    runs: Sequence[str | Path] = (),
 ) -> Path:
     """Write the page of a store: one file that needs no network and no script.
 
@@ -51,6 +55,8 @@ def catalogue_page(
         else the first there is.
     start, seconds : float
         Where the raster starts on the session clock, else half-way; and how long it is.
+    runs : sequence of str or Path, optional
+        Folders of runs, which are listed with their scores and led to where they have a page.
 
     Returns
     -------
@@ -77,6 +83,9 @@ def catalogue_page(
         if pictures:
             inlined = "".join(one.html() for one in pictures)
             parts.append(section(f"Session {shown}", f'<div class="figures">{inlined}</div>'))
+    if runs:
+        opened = [Run.open(folder) for folder in runs]
+        parts.insert(1, section("Models", _models(opened, Path(path).absolute().parent)))
     parts.append(section("History", _history(commits)))
     return write(Path(path), page(title, "".join(parts)))
 
@@ -195,6 +204,30 @@ def _finding(finding: Finding) -> str:
         f'<span class="{kind}">{kind.capitalize()}:</span> {escape(finding.message)} '
         f'<code class="soft">{escape(finding.check)}</code>'
     )
+
+
+def _models(runs: Sequence[Run], beside: Path) -> str:
+    """The runs with their scores; a link is relative, so that the folder may move."""
+    rows = []
+    for run in runs:
+        page = run.folder / PAGE
+        name = escape(run.id)
+        if page.is_file():
+            name = f'<a href="{escape(quote(os.path.relpath(page, beside)))}">{name}</a>'
+        said = run.scores(run.recipe.evaluate.label)
+        scores = ["–", "–", "–"]
+        if said is not None:
+            best = said["models"][said["baseline"]]
+            gain = best["difference"] or {"bits_per_spike": None, "interval": None}
+            scores = [
+                scored(said["bits_per_spike"], said["models"][0]["interval"]),
+                f"{escape(best['name'])} {scored(best['bits_per_spike'])}",
+                scored(gain["bits_per_spike"], gain["interval"], sign=True),
+            ]
+        sessions = escape(", ".join(run.identity["sessions"]))
+        rows.append([name, escape(run.recipe.title), sessions, *scores])
+    heads = ["Run", "Recipe", "Session", "#Bits per spike", "#Best baseline", "#Difference"]
+    return grid(heads, rows)
 
 
 def _history(commits: Sequence[Commit]) -> str:

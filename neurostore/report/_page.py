@@ -11,7 +11,13 @@ from pathlib import Path
 
 import neurostore
 
-WORDS = {"Regions": "words", "Message": "words"}
+PAGE = "report.html"
+"""Where the page of a run lies in its folder."""
+
+DIGITS = 3
+"""Digits after the point of a score."""
+
+WORDS = dict.fromkeys(("Regions", "Message", "What it is", "Value", "Recipe"), "words")
 """Columns of a table that hold running text, and their class."""
 
 STYLE = """
@@ -39,7 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.7rem; white-sp
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 tr:last-child td { border-bottom: 0; }
-th { color: var(--soft); font-weight: 600; }
+th { color: var(--soft); font-weight: 600; white-space: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.name { font-weight: 600; }
 td.words { min-width: 14rem; white-space: normal; overflow-wrap: anywhere; }
@@ -55,6 +61,8 @@ figure { margin: 0; flex: 1 1 22rem; }
 figure:first-child { flex: 1.5 1 34rem; }
 figure img { display: block; width: 100%; max-width: 46rem; height: auto; background: #ffffff;
   border-radius: 6px; }
+.broad { margin-top: 1.25rem; }
+.broad img, .broad figcaption { max-width: none; }
 figcaption { font-size: 0.9rem; margin-top: 0.4rem; max-width: 46rem; }
 a { color: var(--accent); }
 @media (max-width: 40rem) { main { padding: 0.75rem 0.6rem 2rem; } section { padding: 0.8rem; }
@@ -89,6 +97,17 @@ def bullets(items: Iterable[str]) -> str:
 def section(title: str, body: str) -> str:
     """A card with a heading."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def scored(
+    value: float | None, interval: Sequence[float] | None = None, *, sign: bool = False
+) -> str:
+    """A score with its interval, ``0.752 [0.698, 0.811]``; a dash where there is none."""
+    if value is None:
+        return "–"
+    ends = ", ".join(scored(one, sign=sign) for one in interval or ())
+    text = f"{value:{'+' if sign else ''}z.{DIGITS}f}".replace("-", "−")
+    return f"{text} [{ends}]" if ends else text
 
 
 def many(count: int, noun: str) -> str:

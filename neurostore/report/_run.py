@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,8 @@ from typing import Any
 from neurostore import figures
 from neurostore.errors import UsageError
 from neurostore.evaluate import Scores
-from neurostore.report._page import bullets, grid, many, page, section, write
+from neurostore.report._page import bullets, grid, many, page, scored, section, write
 from neurostore.runs import Run
-
-FEW = 3
-"""Digits after the point of a score."""
 
 
 def run_page(run: Run, scores: Scores, path: str | Path, *, title: str | None = None) -> Path:
@@ -55,11 +52,11 @@ def _header(run: Run, said: Mapping[str, Any], title: str) -> str:
     beside = ""
     if (gain := best["difference"]) is not None:
         beside = (
-            f"; {escape(best['name'])}: {_score(best['bits_per_spike'])}, difference "
-            f"{_with(gain['bits_per_spike'], gain['interval'], sign=True)}"
+            f"; {escape(best['name'])}: {scored(best['bits_per_spike'])}, difference "
+            f"{scored(gain['bits_per_spike'], gain['interval'], sign=True)}"
         )
     return (
-        f"<h1>{escape(title)}</h1><p><b>{_with(model['bits_per_spike'], model['interval'])} bits "
+        f"<h1>{escape(title)}</h1><p><b>{scored(model['bits_per_spike'], model['interval'])} bits "
         f'per spike</b>{beside}.<br><span class="soft">Run <code>{escape(run.id)}</code>, '
         f"{many(said['windows'], 'window')} of {escape(said['label'])} in "
         f"{many(said['blocks'], 'block')}. {escape(_why(said))}</span></p>"
@@ -76,8 +73,8 @@ def _why(said: Mapping[str, Any]) -> str:
 
 
 def _scores(said: Mapping[str, Any]) -> str:
-    heads = ["Model", "What it is", "#Bits per spike", "#Without the top unit", "#Median unit"]
-    heads += ["#Mean of units", "#Correlation", "#Model minus it"]
+    heads = ["Model", "What it is", "#Bits per spike", "#Model minus it", "#No top unit"]
+    heads += ["#Median unit", "#Mean unit", "#Correlation"]
     rows = [_score_row(one) for one in said["models"]]
     left = said["left_out"]
     note = (
@@ -86,21 +83,24 @@ def _scores(said: Mapping[str, Any]) -> str:
     )
     named = f": {escape(', '.join(map(str, left[:12])))}" if left else ""
     ceiling = said["ceiling"]
-    top = "" if ceiling is None else f" A Poisson ceiling of the correlation is {_score(ceiling)}."
+    top = "" if ceiling is None else f" A Poisson ceiling of the correlation is {scored(ceiling)}."
     return grid(heads, rows) + f'<p class="soft">{note}{named}.{top} {escape(said["rules"])}</p>'
 
 
 def _score_row(one: Mapping[str, Any]) -> list[str]:
     difference = one["difference"]
+    gain = (
+        ""
+        if difference is None
+        else scored(difference["bits_per_spike"], difference["interval"], sign=True)
+    )
     return [
         escape(one["name"]),
         escape(one["about"]),
-        _with(one["bits_per_spike"], one["interval"]),
-        *(_score(one[key]) for key in ("without_top_unit", "median_unit", "mean_unit")),
-        _score(one["correlation"]),
-        ""
-        if difference is None
-        else _with(difference["bits_per_spike"], difference["interval"], sign=True),
+        scored(one["bits_per_spike"], one["interval"]),
+        gain,
+        *(scored(one[key]) for key in ("without_top_unit", "median_unit", "mean_unit")),
+        scored(one["correlation"]),
     ]
 
 
@@ -111,7 +111,7 @@ def _pictures(run: Run, said: Mapping[str, Any]) -> str:
         drawn.append(figures.bits_by_unit(said["units"], baseline))
     above = "".join(one.html() for one in drawn)
     below = figures.examples(windows, windows[0]["beside"]).html() if windows else ""
-    return f'<div class="figures">{above}</div><div class="figures">{below}</div>'
+    return f'<div class="figures">{above}</div><div class="figures broad">{below}</div>'
 
 
 def _units(said: Mapping[str, Any]) -> str:
@@ -121,8 +121,8 @@ def _units(said: Mapping[str, Any]) -> str:
         [
             escape(str(one["unit"])),
             f"{one['spikes']:,}",
-            _with(one["bits_per_spike"], one["interval"]),
-            _score(one["baseline"]),
+            scored(one["bits_per_spike"], one["interval"]),
+            scored(one["baseline"]),
         ]
         for one in said["units"]
     ]
@@ -154,7 +154,8 @@ def _metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def _environment(said: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in said.items())
+    shown = ("neurostore", "torch", "lightning-fabric", "numpy", "python", "platform")
+    return ", ".join(f"{name} {said[name]}" for name in shown if said.get(name))
 
 
 def _recipe(run: Run) -> str:
@@ -166,16 +167,3 @@ def _recipe(run: Run) -> str:
     table = grid(["Key", "Value", "From"], rows)
     shown = f"<details><summary>{many(len(rows), 'value')}</summary>{table}</details>"
     return bullets(escape(one) for one in cited) + shown
-
-
-def _score(value: float | None, *, sign: bool = False) -> str:
-    if value is None:
-        return "–"
-    return f"{value:{'+' if sign else ''}z.{FEW}f}".replace("-", "−")
-
-
-def _with(value: float | None, interval: Sequence[float] | None, *, sign: bool = False) -> str:
-    if interval is None:
-        return _score(value, sign=sign)
-    low, high = (_score(one, sign=sign) for one in interval)
-    return f"{_score(value, sign=sign)} [{low}, {high}]"

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import secrets
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 import filelock
 
-import neurostore
 from neurostore.errors import (
     JSON,
     ConflictError,
@@ -31,6 +24,8 @@ from neurostore.errors import (
 )
 from neurostore.recipes import Recipe
 from neurostore.runs import _files
+from neurostore.runs._bound import BOUND, differences
+from neurostore.runs._facts import facts_of, now
 from neurostore.runs._files import Checkpoint
 
 if TYPE_CHECKING:
@@ -43,9 +38,6 @@ Status: TypeAlias = Literal["training", "stopped", "done"]
 
 RUN, RECIPE, SPLIT, METRICS = "run.json", "recipe.json", "split.json", "metrics.jsonl"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
-
-BOUND = ("sessions", "window", "streams", "acquisition", "split", "label", "history_may_cross")
-"""What of a dataset's identity a run is bound to; later commits may change the snapshot."""
 
 
 class Run:
@@ -88,7 +80,7 @@ class Run:
                 f"{place} holds something already; a run begins in a folder of its own. Continue a "
                 "run there with resume=True, or name another folder."
             )
-        facts = _facts(recipe, identity)
+        facts = facts_of(recipe, identity)
         beside = place.with_name(f".{place.name}.{os.getpid()}.new")
         try:
             shutil.rmtree(beside, ignore_errors=True)
@@ -169,10 +161,10 @@ class Run:
             made = Recipe.from_json(document)
         except (UsageError, KeyError, TypeError) as error:
             raise DamagedError(f"{self.folder / RECIPE} is damaged: {error}") from error
-        written = str(self.facts.get("recipe", made.digest))
-        if made.digest != written:
+        found, written = document["digest"], self.facts["recipe"]
+        if found != written:
             raise DamagedError(
-                f"{self.folder / RECIPE} is damaged: its digest is {made.digest[:12]}, "
+                f"{self.folder / RECIPE} is damaged: its digest is {found[:12]}, "
                 f"{written[:12]} was written in {RUN}. Restore it from a copy."
             )
         return made
@@ -249,7 +241,7 @@ class Run:
         RefusedError
             With everything that differs, one line each.
         """
-        found = list(_differences(self.identity, identity, parts))
+        found = list(differences(self.identity, identity, parts))
         if recipe is not None:
             for key, (ours, theirs) in self.recipe.differs(recipe).items():
                 found.append(f"recipe: {key} was {ours!r}, found {theirs!r}")
@@ -265,7 +257,7 @@ class Run:
 
     def mark(self, status: Status) -> None:
         """Set the status; `done` notes when it finished."""
-        finished = _now() if status == "done" else None
+        finished = now() if status == "done" else None
         self.facts = {**self.facts, "status": status, "finished": finished}
         _files.write_json(self.folder / RUN, self.facts)
 
@@ -319,86 +311,3 @@ class Run:
             f"<Run {self.id}: {self.status}, {counted(len(self._lines()), 'epoch')}, "
             f"{counted(sessions, 'session')} of {self.facts['store']} at {self.snapshot}>"
         )
-
-
-def environment() -> dict[str, JSON]:
-    """Versions that a result may depend on."""
-    found: dict[str, JSON] = {"neurostore": neurostore.__version__}
-    for name in ("torch", "lightning-fabric", "safetensors", "numpy", "zarr", "icechunk"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found | {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "threads": os.cpu_count(),
-    }
-
-
-def _facts(recipe: Recipe, identity: Mapping[str, Any]) -> dict[str, JSON]:
-    started = _now()
-    stamp = started.replace("-", "").replace(":", "")[:15]
-    url = redacted(str(identity["url"]))
-    return {
-        "id": f"{recipe.name}-{stamp}-{secrets.token_hex(3)}",
-        "store": url,
-        "dataset": {**identity, "url": url},
-        "recipe": recipe.digest,
-        "environment": environment(),
-        "host": socket.gethostname(),
-        "seed": recipe.seed,
-        "started": started,
-        "finished": None,
-        "status": "training",
-    }
-
-
-def redacted(url: str) -> str:
-    """A URL without user, password and query, which may be secrets; a path as it is."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _differences(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], parts: Sequence[str]
-) -> Iterator[str]:
-    for part in parts:
-        if part == "sessions":
-            yield from _sessions_differ(ours["sessions"], theirs["sessions"])
-        elif ours.get(part) != theirs.get(part):
-            yield f"{part} was {_short(ours.get(part))}, found {_short(theirs.get(part))}"
-
-
-def _sessions_differ(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for id in ours.keys() - theirs.keys():
-        yield f"session {id} is not there"
-    for id in theirs.keys() - ours.keys():
-        yield f"session {id} was not there"
-    for id in sorted(ours.keys() & theirs.keys()):
-        mine, other = ours[id]["units"], theirs[id]["units"]
-        if mine != other:
-            lost, new = sorted({*mine} - {*other}), sorted({*other} - {*mine})
-            yield (
-                f"units of {id} were {len(mine)}, found {len(other)} (gone: "
-                f"{', '.join(lost[:5]) or 'none'}; new: {', '.join(new[:5]) or 'none'})"
-            )
-        tables, others = ours[id]["tables"], theirs[id]["tables"]
-        for table in sorted({*tables, *others}):
-            if tables.get(table) != others.get(table):
-                yield (
-                    f"table {table} of {id} was {_short(tables.get(table))}, found "
-                    f"{_short(others.get(table))}"
-                )
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text[:12] if len(text) == 64 and " " not in text else text

@@ -107,7 +107,7 @@ class Laid:
     def _allowed(self) -> Intervals:
         """Where a history may lie."""
         everywhere = Intervals(np.array([-_FAR]), np.array([_FAR]))
-        if self.part is None:
+        if self.part is None or self.chosen.session.id not in self.part.split.sessions:
             return everywhere
         seen = {self.part.label, *SEES.get(self.part.label, ())}
         for label in self.part.split.labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.clocks import Clock, exact
-from neurostore.errors import JSON, NotFoundError, UsageError, counted
+from neurostore.errors import JSON, NeurostoreError, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals
 from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_event
 from neurostore.sample.acquisition import Acquisition, All
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN = 6
 _ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
 """What no SQL condition looks like, and an id of a session does."""
-_PRELOADED = ["torch", "pandas", "neurostore.store", "neurostore.sample"]
+_PRELOADED = ["torch", "xarray", "duckdb", "neurostore.store", "neurostore.sample"]
 """What the server that forks workers imports once; none of it opens a store."""
 
 
@@ -309,6 +309,8 @@ class Dataset:
 
     def read(self, address: Address) -> Batch:
         """Windows by address, as a batch in their order."""
+        if not len(address.start):
+            raise UsageError("A batch holds a window at least, found none asked for.")
         order = np.lexsort((address.start, address.session))  # so that chunks are read once
         cuts = np.flatnonzero(np.diff(address.session[order])) + 1
         groups = np.split(order, cuts)
@@ -418,8 +420,9 @@ class Dataset:
         if window.around is None:
             raise UsageError(
                 f"No window of {window} lies in observed time{where}: the longest interval is "
-                f"{longest:g} s, but no {'history' if self.history_may_cross else 'unit'} is "
-                "observed throughout a window in it. Take shorter ones."
+                f"{longest:g} s, but no unit is observed throughout a window"
+                + (" whose history it may see." if self.history_may_cross else ".")
+                + " Take shorter windows, or other units."
             )
         events = sum(one.events for one in laid)
         raise UsageError(
@@ -540,13 +543,12 @@ class Loader:
             return (self[number] for number in numbers)
         from torch.utils.data import DataLoader
 
-        alone = replace(self, workers=0)
         self._refuse_unpicklable()
         if self.context == "forkserver":  # read once: only the first server of a process takes it
             multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-        return iter(
+        return _received(
             DataLoader(
-                alone,  # type: ignore[arg-type]
+                _Sent(replace(self, workers=0)),  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=numbers,
                 num_workers=self.workers,
@@ -566,6 +568,26 @@ class Loader:
                 f"Worker processes cannot be given this dataset ({error}). A transform for workers "
                 "is a function of a module; workers=0 takes any."
             ) from error
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Batches as a worker sends them; an error of ours goes as it is, which torch would rebuild."""
+
+    loader: Loader
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.loader[number]
+        except NeurostoreError as error:
+            return error
+
+
+def _received(batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, NeurostoreError):
+            raise batch
+        yield batch
 
 
 def _same(batch: Any) -> Any:

@@ -28,7 +28,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True)
 class Window:
-    """How long a window is, and where windows lie; seconds are exact as written ("1/3" too).
+    """How long a window is, and where windows lie; seconds are exact as written: 0.1 is 1/10.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ class Window:
         With `around`: a SQL expression that chooses the rows of the interval table.
     """
 
-    history: Number
-    horizon: Number = 0.0
-    stride: Number | None = None
+    history: float
+    horizon: float = 0.0
+    stride: float | None = None
     around: str | None = None
-    before: Number | None = None
-    after: Number | None = None
+    before: float | None = None
+    after: float | None = None
     where: str | None = None
 
     def __post_init__(self) -> None:

@@ -288,6 +288,8 @@ class Behaviour:
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
     linearly between the valid samples on both sides. The history of a window with a horizon looks
     at nothing recorded from the present on: its last samples keep the last valid value before.
+    At the ends of a window the sample next to it counts, so that blocks of a split without a guard
+    of one sample share it.
 
     Parameters
     ----------
@@ -441,7 +443,8 @@ def _neighbours(
 class Trials:
     """Columns of the trial that the window's present lies in: `<name>.<column>`, each (window,).
 
-    Numbers are float32; text is int64 codes into ``dataset.categories["<name>.<column>"]``.
+    Numbers are float32, times seconds from the start of the window, so that none says when in the
+    session it lies; text is int64 codes into ``dataset.categories["<name>.<column>"]``.
 
     Parameters
     ----------
@@ -472,17 +475,21 @@ class Trials:
         for column in self.columns:
             if column not in known:
                 raise NotFoundError("column", column, known, f"intervals/{self.table}")
-        self._refuse_mixed(name, having)
+        self._refuse_unlike(name, having)
         return _Rows(name, self, list(sessions), window)
 
-    def _refuse_mixed(self, name: str, sessions: Sequence[Chosen]) -> None:
-        """Refuse a column that is text in one session and numbers in another."""
+    def _refuse_unlike(self, name: str, sessions: Sequence[Chosen]) -> None:
+        """Refuse a column of many values a row, or of text here and numbers there."""
+        tables = {one.session.id: one.session.stored(f"intervals/{self.table}") for one in sessions}
         for column in self.columns:
-            kinds = {
-                one.session.id: _is_text(columns[column])
-                for one in sessions
-                if column in (columns := one.session.stored(f"intervals/{self.table}").columns)
-            }
+            found = {id: t.columns[column] for id, t in tables.items() if column in t.columns}
+            for id, one in found.items():
+                if len(one.dims) != 1:
+                    raise UsageError(
+                        f"The stream {name!r} takes columns of one value a row, found "
+                        f"{self.table}.{column} of {id} with dimensions {', '.join(one.dims)}."
+                    )
+            kinds = {id: _is_text(one) for id, one in found.items()}
             if len(set(kinds.values())) > 1:
                 text, number = (
                     next(id for id, is_text in kinds.items() if is_text is kind)
@@ -532,24 +539,25 @@ class _Rows:
         present = start + self.window.ticks(self.sessions[row].session.clock)[0]
         trial = table.row(present) if table else np.full(len(start), -1)
         return {
-            f"{self.name}.{column}": self._read(f"{self.name}.{column}", table, column, trial)
+            f"{self.name}.{column}": self._read(table, column, trial, start)
             for column in self.stream.columns
         }
 
     def _read(
-        self, name: str, table: TrialTable | None, column: str, trial: Ticks
+        self, table: TrialTable | None, column: str, trial: Ticks, start: Ticks
     ) -> tuple[NDArray[Any], Reasons]:
+        name = f"{self.name}.{column}"
         texts = self.categories.get(name)
         made = np.zeros(len(trial), np.float32 if texts is None else np.int64)
         if table is None or column not in table.columns:
             return made, _reason(made.shape, Reason.NOT_RECORDED)
         reason = _reason_where(trial >= 0, Reason.OUTSIDE)
         inside = np.flatnonzero(trial >= 0)
-        values = table.columns[column][trial[inside]]
         if texts is not None:
-            made[inside] = np.searchsorted(np.array(texts), np.array([str(one) for one in values]))
+            said = [str(one) for one in table.columns[column][trial[inside]]]
+            made[inside] = np.searchsorted(np.array(texts), np.array(said))
             return made, reason
-        numbers = values.astype(np.float64)
+        numbers = table.numbers(column, trial[inside], start[inside])
         good = np.isfinite(numbers)
         made[inside[good]] = numbers[good]
         reason[inside[~good]] = Reason.INVALID
@@ -558,12 +566,14 @@ class _Rows:
 
 @dataclass(frozen=True)
 class TrialTable:
-    """Valid rows of an interval table by start, with some of its columns."""
+    """Valid rows of an interval table by start, with some of its columns; times stay ticks."""
 
+    clock: Clock
     start: Ticks
     stop: Ticks
     number: Ticks
     columns: dict[str, NDArray[Any]]
+    timed: frozenset[str]
 
     @classmethod
     def load(cls, session: Session, table: str, columns: Sequence[str]) -> TrialTable | None:
@@ -577,11 +587,19 @@ class TrialTable:
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(start[rows], kind="stable")]
         kept = {
-            name: _plain(stored[name], session.clock, stored.get(f"{name}_valid"))
+            name: _plain(stored[name], stored.get(f"{name}_valid"))
             for name in columns
             if name in stored
         }
-        return cls(start[rows], stop[rows], rows, kept)
+        timed = frozenset(name for name in kept if stored[name].attrs.get("units") == "tick")
+        return cls(session.clock, start[rows], stop[rows], rows, kept, timed)
+
+    def numbers(self, column: str, row: Ticks, start: Ticks) -> NDArray[np.float64]:
+        """A column in some rows (window,), NaN where missing; times from start ticks (window,)."""
+        values = self.columns[column][row]
+        if column not in self.timed:
+            return values.astype(np.float64)
+        return np.where(values == MISSING, np.nan, self.clock.seconds(values - start))
 
     def row(self, tick: Ticks) -> Ticks:
         """Number (tick,) of the row of the table that each tick lies in; -1 in none.
@@ -606,15 +624,11 @@ def _is_text(column: Column) -> bool:
     return np.dtype(column.values.dtype).kind not in "biuf"
 
 
-def _plain(column: Any, clock: Clock, valid: Any) -> NDArray[Any]:
-    """Values of a column of one value a row; ticks as seconds, NaN where not valid."""
+def _plain(column: Column, valid: Column | None) -> NDArray[Any]:
+    """Values of a column of one value a row; ticks that are not valid as `MISSING`."""
     values = np.asarray(column.values[:])
-    if values.ndim != 1:
-        raise UsageError(f"A stream of trials takes columns of one value a row, found {column}.")
-    if column.attrs.get("units") == "tick":
-        values = clock.seconds(values)
-        if valid is not None:
-            values[~np.asarray(valid.values[:])] = np.nan
+    if column.attrs.get("units") == "tick" and valid is not None:
+        return np.where(np.asarray(valid.values[:]), values, MISSING)
     return values
 
 

@@ -238,6 +238,11 @@ class Split:
         """``blocks/v2``, or ``blocks`` where it is of no version."""
         return self.name if self.version is None else f"{self.name}/v{self.version}"
 
+    @property
+    def settings(self) -> str:
+        """How it was made, in one line."""
+        return settings(self.definition)
+
     def __repr__(self) -> str:
         head = (
             f"<Split {self.title}: {counted(len(self), 'row')} of "
@@ -245,7 +250,7 @@ class Split:
         )
         sizes = {label: self._size(label) for label in self.labels}
         lines = [f"{label:<12}{rows:>12}  {long}" for label, (rows, long) in sizes.items()]
-        return "\n  ".join([head, settings(self.definition), *lines])
+        return "\n  ".join([head, self.settings, *lines])
 
     def _size(self, label: str) -> tuple[str, str]:
         mine = self.label == label

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import NeurostoreError
+from neurostore.errors import NeurostoreError, RefusedError, UsageError
 from neurostore.recipes import Recipe, load, split_of
 from neurostore.runs import Checkpoint, Run
 from neurostore.train._interrupt import Interrupt
@@ -29,6 +29,7 @@ def train(
     recipe: Recipe | str | Path,
     store: Store,
     folder: str | Path,
+    overrides: Mapping[str, Any] | Sequence[str] = (),
     *,
     resume: bool = False,
     progress: bool = True,
@@ -38,15 +39,17 @@ def train(
 
     A run that was stopped, by Ctrl-C or by force, continues with `resume`, and ends with the
     weights it would have had: a batch is a function of (seed, epoch, batch), and so is every
-    random number of torch that the model draws.
+    random number of torch that the model draws. On a GPU this is as exact as its kernels are.
 
     Parameters
     ----------
     recipe : Recipe, str or Path
-        One that is loaded, the name of a bundled one, or a TOML file; see `neurostore.recipes.load`
-        for values over its own.
+        The name of a bundled one, a TOML file, or one that is loaded.
     folder : str or Path
         Of the run; a new one, or with `resume` the one of the run.
+    overrides : mapping or sequence of str, optional
+        Values over those of the recipe, by dotted key: ``{"train.epochs": 3}``; see
+        `neurostore.recipes.load`.
     resume : bool
         Continue the run there. One that is done is given back as it is.
     progress : bool
@@ -69,7 +72,13 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, with everything saved and how to continue.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise UsageError(
+                "This recipe is loaded already: give its overrides to neurostore.recipes.load."
+            )
+    else:
+        recipe = load(recipe, overrides)
     begun = Run.open(folder) if resume else None
     data = Data.of(recipe, store, begun.split if begun else split_of(recipe, store))
     identity = data.training.identity()
@@ -286,7 +295,13 @@ class _Fitting:
         if checkpoint is None:
             return
         tensors = checkpoint.tensors
-        self.module.load_state_dict(_below(tensors, "model."))
+        try:
+            self.module.load_state_dict(_below(tensors, "model."))
+        except RuntimeError as error:
+            raise RefusedError(
+                f"The checkpoint does not fit {self.recipe.architecture}: "
+                f"{' '.join(str(error).split())}. Its code was changed since; begin another run."
+            ) from error
         states: dict[int, dict[str, Tensor]] = {}
         for name, one in _below(tensors, "optimizer.").items():
             row, _, own = name.partition(".")
