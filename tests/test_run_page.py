@@ -136,7 +136,7 @@ def test_the_numbers_are_those_of_the_json_beside_it(page, said, scores, run):
         for head, key in (
             ("No top unit", "without_top_unit"),
             ("Median unit", "median_unit"),
-            ("Mean of units", "mean_unit"),
+            ("Mean unit", "mean_unit"),
             ("Correlation", "correlation"),
         ):
             assert row[head] == shown(one[key])
