@@ -617,6 +617,9 @@ def test_a_unit_that_was_not_observed_all_the_time_is_scored_where_it_was(tmp_pa
     spikes = scores.model.statistics.training_spikes[place]
     assert rate == pytest.approx((spikes + 0.5) / (round(seconds / 0.1) + 1), rel=0.01)
     assert "u3" in {one["unit"] for one in scores.to_json()["units"]}
+    probe = next(one for one in scores.models if one.name == "session time").statistics
+    gain = (probe["model"] - probe["null"]).sum(0)[place] / probe["spikes"].sum(0)[place]
+    assert gain > -0.05  # time that was not observed holds no silence
 
 
 def test_the_time_of_one_session_says_nothing_about_another(tmp_path):
@@ -626,7 +629,7 @@ def test_the_time_of_one_session_says_nothing_about_another(tmp_path):
     lab = neurostore.create(tmp_path / "lab")
     with lab.transaction("two sessions") as tx:
         for name, slope in (("a", 1), ("b", -1)):
-            rate = 1.0 + np.exp(slope * (grid - 83) / 40)
+            rate = 5 + slope * (grid - 83) / 21  # the mean of both is 5 at any time
             drawn = np.repeat(grid, rng.poisson(rate)) + rng.uniform(0, 0.1, 1)
             drawn = np.sort(
                 np.concatenate([[1.0], drawn + rng.uniform(0, 1e-3, len(drawn)), [165.9]])
