@@ -619,7 +619,7 @@ def test_a_unit_that_was_not_observed_all_the_time_is_scored_where_it_was(tmp_pa
     assert "u3" in {one["unit"] for one in scores.to_json()["units"]}
     probe = next(one for one in scores.models if one.name == "session time").statistics
     gain = (probe["model"] - probe["null"]).sum(0)[place] / probe["spikes"].sum(0)[place]
-    assert gain > -0.05  # time that was not observed holds no silence
+    assert gain > -0.1  # time that was not observed holds no silence
 
 
 def test_the_time_of_one_session_says_nothing_about_another(tmp_path):
