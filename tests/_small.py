@@ -118,7 +118,7 @@ def recipe(folder: Path, *words: str) -> Recipe:
 @contextmanager
 def quick() -> Iterator[None]:
     """One thread, and a tenth of the draws of an interval."""
-    module = sys.modules["neurostore.evaluate"]
+    module = sys.modules["neurostore.evaluate._scores"]
     threads, draws = torch.get_num_threads(), module.DRAWS
     torch.set_num_threads(1)
     module.DRAWS = 200

@@ -24,7 +24,8 @@ from neurostore.errors import (
     RefusedError,
     UsageError,
 )
-from neurostore.evaluate import Forecaster, Scores, _Evaluation, evaluate
+from neurostore.evaluate import Forecaster, Scores, evaluate
+from neurostore.evaluate._evaluate import _Evaluation
 from neurostore.recipes import dataset
 from neurostore.runs import Run
 from neurostore.train import null_of, train
@@ -212,7 +213,7 @@ def test_another_forecaster_is_scored_on_the_same_windows(run, store):
 
 def test_a_rate_for_every_bin_is_scored_and_drawn_like_one_over_the_horizon(run, store):
     ours = evaluation(run, store)
-    model = ours._model()
+    model = ours.forecasters()[0]
     each = Forecaster(
         "each bin", "", "model", lambda batch: np.repeat(model.predict(batch)[..., None], 5, -1)
     )
@@ -306,7 +307,7 @@ def test_the_future_changes_no_prediction(run, store, place):
     for one in (store, later):
         ours = evaluation(run, one)
         batch = ours._test.window(_small.SESSION, Fraction(str(present)) - _small.HISTORY)
-        forecasters = [ours._model(), *ours._baselines(), *ours._probes()]
+        forecasters = ours.forecasters()
         found.append((batch.future("spikes"), [each.predict(batch) for each in forecasters]))
     (target, before), (other, after) = found
     assert not torch.equal(target, other)

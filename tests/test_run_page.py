@@ -102,6 +102,13 @@ def shown(value: float, interval: list[float] | None = None, sign: bool = False)
     return f"{value:{form}}{ends}".replace("-", "−")
 
 
+def scored(page: Page, model: str) -> dict[str, str]:
+    """The row of a model in the table of scores, by the heads of its columns."""
+    heads = next(row for row in page.rows if row and row[0] == "Model")
+    row = next(row for row in page.rows if row and row[0] == model)
+    return dict(zip(heads, row, strict=True))
+
+
 def test_the_page_needs_nothing_but_itself(page, run):
     assert set(page.tags) <= TAGS
     assert {name for name, _ in page.attributes} <= ATTRIBUTES
@@ -123,16 +130,20 @@ def test_the_page_needs_nothing_but_itself(page, run):
 
 def test_the_numbers_are_those_of_the_json_beside_it(page, said, scores, run):
     for one in said["models"]:
-        row = next(row for row in page.rows if row and row[0] == one["name"])
-        assert row[1] == one["about"]
-        assert row[2] == shown(one["bits_per_spike"], one["interval"])
-        assert row[3:7] == [
-            shown(one[key])
-            for key in ("without_top_unit", "median_unit", "mean_unit", "correlation")
-        ]
-        if one["difference"] is not None:
-            gain = one["difference"]
-            assert row[7] == shown(gain["bits_per_spike"], gain["interval"], sign=True)
+        row = scored(page, one["name"])
+        assert row["What it is"] == one["about"]
+        assert row["Bits per spike"] == shown(one["bits_per_spike"], one["interval"])
+        for head, key in (
+            ("No top unit", "without_top_unit"),
+            ("Median unit", "median_unit"),
+            ("Mean unit", "mean_unit"),
+            ("Correlation", "correlation"),
+        ):
+            assert row[head] == shown(one[key])
+        gain = one["difference"]
+        assert row["Model minus it"] == (
+            "" if gain is None else shown(gain["bits_per_spike"], gain["interval"], sign=True)
+        )
     for one in said["units"]:
         row = next(row for row in page.rows if row and row[0] == one["unit"])
         assert row[1:3] == [f"{one['spikes']:,}", shown(one["bits_per_spike"], one["interval"])]
@@ -198,9 +209,10 @@ def test_one_block_still_gives_a_page_that_says_why_it_has_no_intervals(run, sco
     assert "95 % interval" not in page.text
     said = json.loads((tmp_path / "page.json").read_text("utf-8"))
     first, second = said["models"][:2]
-    row = next(row for row in page.rows if row and row[0] == second["name"])
-    assert row[2] == shown(second["bits_per_spike"])
-    assert row[7] == shown(first["bits_per_spike"] - second["bits_per_spike"], sign=True)
+    row = scored(page, second["name"])
+    assert row["Bits per spike"] == shown(second["bits_per_spike"])
+    gain = first["bits_per_spike"] - second["bits_per_spike"]
+    assert row["Model minus it"] == shown(gain, sign=True)
 
 
 def test_a_page_without_any_unit_scored_says_so(run, scores, tmp_path):

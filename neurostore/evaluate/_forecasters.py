@@ -1,0 +1,185 @@
+"""What is scored: the model of a run, baselines that it must beat, and probes for what is no merit.
+
+Whatever a baseline or a probe chooses, it chooses on validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurostore.errors import RefusedError
+from neurostore.metrics import Null
+from neurostore.models.baselines import TrailingRate, TrainingMean
+from neurostore.models.probes import SessionTime, StateMean
+from neurostore.recipes import TARGET, Recipe
+from neurostore.runs import Run
+from neurostore.sample import Batch, Dataset
+from neurostore.train import inputs
+
+BATCH = 512
+
+STATE = "state (probe)"
+"""The stream under which a behaviour is read that tells states apart; no model can ask for it."""
+
+Counts = NDArray[np.int64]
+Rates = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Something that predicts, to be scored beside a model.
+
+    Attributes
+    ----------
+    name, about : str
+        What it is called, and what it is.
+    kind : {"model", "baseline", "probe", "ceiling"}
+        A baseline is what a model must beat; a probe and a ceiling know what a model may not.
+    predict : callable
+        Batch → expected spikes a bin (window, unit).
+    """
+
+    name: str
+    about: str
+    kind: str
+    predict: Callable[[Batch], Rates]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of one part of a split.
+
+    Attributes
+    ----------
+    past, target : (window, unit, bin) int64
+        Counts of the history and of the horizon.
+    past_mask, mask : (window, unit, bin) bool
+        Where they were observed.
+    start : (window,) float64, seconds on the session clock
+    state : (window,) int64, optional
+        Whether the behaviour of the probe was observed at the present.
+    """
+
+    past: Counts
+    past_mask: NDArray[np.bool_]
+    target: Counts
+    mask: NDArray[np.bool_]
+    start: Rates
+    state: Counts | None
+
+    @classmethod
+    def of(cls, windows: Dataset) -> Windows:
+        """The windows of a dataset, in plan order."""
+        batches = list(windows.loader(BATCH, shuffle=False))
+        targets = [target(batch) for batch in batches]
+        has_state = STATE in windows.streams
+        return cls(
+            np.concatenate([_past(batch) for batch in batches]),
+            np.concatenate([_past_mask(batch) for batch in batches]),
+            np.concatenate([counts for counts, _ in targets]),
+            np.concatenate([mask for _, mask in targets]),
+            np.concatenate([batch.start.numpy() for batch in batches]),
+            np.concatenate([_state(batch) for batch in batches]) if has_state else None,
+        )
+
+
+def model(run: Run, recipe: Recipe, units: int) -> Forecaster:
+    """The trained model of a run.
+
+    Raises
+    ------
+    RefusedError
+        Where its class takes other weights than it did.
+    """
+    weights = run.weights()
+    import torch
+
+    module = recipe.build(units=units)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RefusedError(
+            f"The weights of run {run.id} do not fit {recipe.architecture}, which "
+            f"has changed since: {' '.join(str(error).split())}"
+        ) from error
+    module.eval()
+
+    def predict(batch: Batch) -> Rates:
+        with torch.no_grad():
+            rate = torch.exp(module(**inputs(module, batch)))
+        return np.asarray(rate.double())
+
+    return Forecaster(type(module).__name__, recipe.title, "model", predict)
+
+
+def baselines(validation: Windows, null: Null, bin: float) -> list[Forecaster]:
+    """What a model must beat; constants chosen on windows of validation."""
+    trailing = TrailingRate.choose(
+        validation.past,
+        validation.target,
+        null=null,
+        bin=bin,
+        mask=validation.mask,
+        history_mask=validation.past_mask,
+    )
+    mean = TrainingMean(null)
+    about = (
+        f"its own last {trailing.time_constant:g} s, with {trailing.weight:g} of the training "
+        "mean; both chosen on validation"
+    )
+
+    def follow(batch: Batch) -> Rates:
+        return trailing.predict(_past(batch), mask=_past_mask(batch))
+
+    return [
+        Forecaster("trailing rate", about, "baseline", follow),
+        Forecaster(
+            "training mean", "the null", "baseline", lambda batch: mean.predict(_past(batch))
+        ),
+    ]
+
+
+def probes(
+    training: Windows, validation: Windows, null: Null, state_name: str | None
+) -> list[Forecaster]:
+    """What the clock or a behaviour gives alone, without any spike."""
+    time = SessionTime.choose(
+        (training.start, training.target),
+        (validation.start, validation.target),
+        null=null,
+        masks=(training.mask, validation.mask),
+    )
+    about = f"knows the session time alone, {time.bandwidth:g} s smooth"
+    made = [
+        Forecaster("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
+    ]
+    if training.state is not None:
+        state = StateMean.fit(training.state, training.target, null=null, mask=training.mask)
+        about = f"mean rate with {state_name} observed or not"
+        made.append(
+            Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
+        )
+    return made
+
+
+def _past(batch: Batch) -> Counts:
+    return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
+
+
+def _past_mask(batch: Batch) -> NDArray[np.bool_]:
+    return np.asarray(batch.past_mask(TARGET).numpy(), dtype=bool)
+
+
+def target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
+    """Recorded counts (window, unit, bin) of the horizon, and where they were observed."""
+    mask = np.asarray(batch.future_mask(TARGET).numpy(), dtype=bool)
+    return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
+
+
+def _state(batch: Batch) -> Counts:
+    """Whether the behaviour was observed at the present (window,)."""
+    return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
