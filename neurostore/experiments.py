@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from neurostore import recipes
 from neurostore._declared import declared
 from neurostore.errors import NotFoundError, UsageError
-from neurostore.evaluate import Scores, evaluate, score_name
+from neurostore.evaluate import Scores, score_name, scores_of
 from neurostore.recipes import Recipe
 from neurostore.runs import RUN, Run, redacted, write
 from neurostore.train import train
@@ -218,7 +218,7 @@ def _pooled(
     label = recipe.evaluate.label
     every = "" if stride is None else f" every {stride:g} s"
     progress(f"score {setting or 'all'} on {label}{every}")
-    pooled = Scores.pool([_scored(one, store, stride) for one in runs])
+    pooled = Scores.pool([scores_of(one, stride=stride, store=store) for one in runs])
     name = score_name(label, stride, recipe)
     pooled.save(folder / "scores", "_".join(filter(None, [_path_of(setting), name])))
     return pooled
@@ -258,14 +258,6 @@ def _trained(recipe: Recipe, store: Store, folder: Path) -> Run:
             "Name another folder, or remove that one."
         )
     return train(recipe, store, folder, resume=True, progress=False)
-
-
-def _scored(run: Run, store: Store, stride: float | None) -> Scores:
-    name = score_name(run.recipe.evaluate.label, stride, run.recipe)
-    if not (run.folder / "scores" / f"{name}.json").is_file():
-        return evaluate(run, stride=stride, store=store)
-    found = Scores.load(run.folder / "scores", name)
-    return found if found.about["runs"] == [run.id] else evaluate(run, stride=stride, store=store)
 
 
 def _dotted(table: Mapping[str, Any], whole: str, above: str = "") -> dict[str, Any]:

@@ -593,3 +593,51 @@ def test_no_minus_stands_in_front_of_zero():
 
 def test_a_path_is_as_good_as_a_run(run: Run, scores: Scores) -> None:
     assert evaluate(Path(run.folder), save=False).to_json() == scores.to_json()
+
+
+def test_a_unit_that_was_not_observed_all_the_time_is_scored_where_it_was(tmp_path):
+    times = _small.spikes()
+    # u3 is observed in the first of the two pairs of test blocks and in training around it.
+    times["u3"] = times["u3"][times["u3"] < 100]
+    made = _small.builder(times)
+    units = list(times)
+    stops = [100.0 if unit == "u3" else 166.0 for unit in units]
+    made.add_observed([1.0] * len(units), stops, unit=np.arange(len(units)))
+    lab = neurostore.create(tmp_path / "lab")
+    with lab.transaction("in part") as tx:
+        tx.put(made)
+    run = train(_small.recipe(tmp_path / "recipe"), lab, tmp_path / "run", progress=False)
+    scores = evaluate(run, store=lab)
+    place = scores.model.statistics.units.index("u3")
+    bins = scores.model.statistics["bins"].sum(0)
+    others = np.delete(bins, place)
+    assert 2 * bins[place] == others[0] == others.max() == others.min()
+    seconds = sum(min(stop, 100) - start for start, stop in _small.blocks("train") if start < 100)
+    rate = evaluation(run, lab).null.rate[place]
+    spikes = scores.model.statistics.training_spikes[place]
+    assert rate == pytest.approx((spikes + 0.5) / (round(seconds / 0.1) + 1), rel=0.01)
+    assert "u3" in {one["unit"] for one in scores.to_json()["units"]}
+
+
+def test_the_time_of_one_session_says_nothing_about_another(tmp_path):
+    """Two sessions drift in opposite directions: joined by their clocks, the probe sees none."""
+    rng = np.random.default_rng(3)
+    grid = np.arange(1, 165, 0.1)
+    lab = neurostore.create(tmp_path / "lab")
+    with lab.transaction("two sessions") as tx:
+        for name, slope in (("a", 1), ("b", -1)):
+            rate = 1.0 + np.exp(slope * (grid - 83) / 40)
+            drawn = np.repeat(grid, rng.poisson(rate)) + rng.uniform(0, 0.1, 1)
+            drawn = np.sort(
+                np.concatenate([[1.0], drawn + rng.uniform(0, 1e-3, len(drawn)), [165.9]])
+            )
+            tx.put(_small.builder({"u0": drawn, "u1": drawn + 1e-4}, name))
+    recipe = _small.recipe(tmp_path / "recipe", "--data.same_units", "true")
+    run = train(recipe, lab, tmp_path / "run", progress=False)
+    assert named(evaluate(run, store=lab), "session time")["bits_per_spike"] > 0.05
+
+
+def test_a_stream_called_state_is_still_the_models_own():
+    from neurostore.evaluate import _forecasters
+
+    assert not _forecasters.STATE.isidentifier()

@@ -122,15 +122,12 @@ def report(folder: Folder, out: Path | None = None, json: bool = False) -> int:
         out: The HTML file; report.html in the run's folder without it.
         json: Print the paths of both files as JSON.
     """
-    from neurostore.evaluate import Scores
-    from neurostore.evaluate import evaluate as score
+    from neurostore.evaluate import scores_of
     from neurostore.report import PAGE, run_page
     from neurostore.runs import Run
 
     run = Run.open(folder)
-    known = (run.folder / "scores" / f"{run.recipe.evaluate.label}.json").is_file()
-    name = run.recipe.evaluate.label
-    scores = Scores.load(run.folder / "scores", name) if known else score(run)
+    scores = scores_of(run)
     page = run_page(run, scores, run.folder / PAGE if out is None else out)
     if json:
         print_json({"page": str(page), "data": str(page.with_suffix(".json"))})

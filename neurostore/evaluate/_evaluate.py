@@ -91,6 +91,16 @@ def evaluate(
     return scores
 
 
+def scores_of(run: Run, *, stride: float | None = None, store: Store | None = None) -> Scores:
+    """The scores of the recipe's label that lie in the run's folder, made where there are none."""
+    name = score_name(run.recipe.evaluate.label, stride, run.recipe)
+    if (run.folder / "scores" / f"{name}.json").is_file():
+        found = Scores.load(run.folder / "scores", name)
+        if found.about["runs"] == [run.id]:  # a folder may have been copied from another run
+            return found
+    return evaluate(run, stride=stride, store=store)
+
+
 def score_name(label: str, stride: float | None, recipe: Recipe) -> str:
     """``test`` at the recipe's own stride, else ``test-0.1s``."""
     own = _stride(None, recipe)
@@ -158,7 +168,13 @@ class _Evaluation:
         return [
             model(self.run, recipe, len(null.units)),
             *baselines(validation, null, float(recipe.bin())),
-            *probes(training, validation, null, recipe.evaluate.state),
+            *probes(
+                training,
+                validation,
+                null,
+                sessions=self._test.session_ids,
+                behaviour=recipe.evaluate.state,
+            ),
         ]
 
     def scores(self, beside: Sequence[Forecaster]) -> Scores:

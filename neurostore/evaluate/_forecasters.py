@@ -5,7 +5,7 @@ Whatever a baseline or a probe chooses, it chooses on validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,9 @@ from neurostore.sample import Batch, Dataset
 from neurostore.train import inputs
 
 BATCH = 512
+
+APART = 1e9
+"""Seconds between sessions, whose clocks are their own."""
 
 STATE = "state (probe)"
 """The stream under which a behaviour is read that tells states apart; no model can ask for it."""
@@ -59,7 +62,8 @@ class Windows:
         Counts of the history and of the horizon.
     past_mask, mask : (window, unit, bin) bool
         Where they were observed.
-    start : (window,) float64, seconds on the session clock
+    when : (window,) float64, seconds on the session clock
+        Start of the history, the sessions far apart; see `_when`.
     state : (window,) int64, optional
         Whether the behaviour of the probe was observed at the present.
     """
@@ -68,7 +72,7 @@ class Windows:
     past_mask: NDArray[np.bool_]
     target: Counts
     mask: NDArray[np.bool_]
-    start: Rates
+    when: Rates
     state: Counts | None
 
     @classmethod
@@ -82,7 +86,7 @@ class Windows:
             np.concatenate([_past_mask(batch) for batch in batches]),
             np.concatenate([counts for counts, _ in targets]),
             np.concatenate([mask for _, mask in targets]),
-            np.concatenate([batch.start.numpy() for batch in batches]),
+            np.concatenate([_when(batch, windows.session_ids) for batch in batches]),
             np.concatenate([_state(batch) for batch in batches]) if has_state else None,
         )
 
@@ -144,22 +148,29 @@ def baselines(validation: Windows, null: Null, bin: float) -> list[Forecaster]:
 
 
 def probes(
-    training: Windows, validation: Windows, null: Null, state_name: str | None
+    training: Windows,
+    validation: Windows,
+    null: Null,
+    *,
+    sessions: Sequence[str],
+    behaviour: str | None,
 ) -> list[Forecaster]:
     """What the clock or a behaviour gives alone, without any spike."""
     time = SessionTime.choose(
-        (training.start, training.target),
-        (validation.start, validation.target),
+        (training.when, training.target),
+        (validation.when, validation.target),
         null=null,
         masks=(training.mask, validation.mask),
     )
     about = f"knows the session time alone, {time.bandwidth:g} s smooth"
-    made = [
-        Forecaster("session time", about, "probe", lambda batch: time.predict(batch.start.numpy()))
-    ]
+
+    def at(batch: Batch) -> Rates:
+        return time.predict(_when(batch, sessions))
+
+    made = [Forecaster("session time", about, "probe", at)]
     if training.state is not None:
         state = StateMean.fit(training.state, training.target, null=null, mask=training.mask)
-        about = f"mean rate with {state_name} observed or not"
+        about = f"mean rate with {behaviour} observed or not"
         made.append(
             Forecaster("state mean", about, "probe", lambda batch: state.predict(_state(batch)))
         )
@@ -178,6 +189,12 @@ def target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
     """Recorded counts (window, unit, bin) of the horizon, and where they were observed."""
     mask = np.asarray(batch.future_mask(TARGET).numpy(), dtype=bool)
     return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
+
+
+def _when(batch: Batch, sessions: Sequence[str]) -> Rates:
+    """Starts of the windows in seconds, the sessions so far apart that no kernel joins them."""
+    place = {id: number for number, id in enumerate(sessions)}
+    return batch.start.numpy() + APART * np.array([place[id] for id in batch.session])
 
 
 def _state(batch: Batch) -> Counts:
