@@ -1,8 +1,8 @@
 """Writes the golden store of a format, and what it must read as, for ever.
 
 Run once for a format, or where it gains a kind of thing, by hand: ``python tests/golden/make.py
-tests/golden/format-1-splits``. A folder that is there is never written again: every later version of
-the package must read it as it is.
+tests/golden/format-1-splits``. A folder that is there is never written again: every later version
+of the package must read it as it is.
 """
 
 from __future__ import annotations
