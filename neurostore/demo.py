@@ -265,8 +265,8 @@ def _model(console: Console, folder: Path, store: Store, session: Simulated) -> 
 def _real(console: Console, folder: Path, store: Store, path: Path) -> Run:
     """Do the same on a recording of one's own: by trial where it has gaps, else in blocks."""
     _step(console, 9, f"The same on {path.name}", "ingest, train, evaluate")
-    (read,) = ingest(store, [path], "recording").outcomes
-    if read.session is None:
+    read = ingest(store, [path], "recording").outcomes[0]
+    if read.status == "refused":
         raise NeurostoreError(read.message)
     session = store.session(read.session)
     pieces = len(session.observed())

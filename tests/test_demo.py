@@ -6,17 +6,22 @@ import pytest
 
 import neurostore
 from neurostore import demo
-from neurostore.errors import MissingExtraError
-from neurostore.simulate import simulate
+from neurostore.errors import MissingExtraError, NeurostoreError
+from neurostore.runs import Run
+from neurostore.simulate import simulate, write_nwb
 
-if not (find_spec("pynwb") and find_spec("matplotlib")):
-    pytest.skip("the demo needs pynwb and matplotlib", allow_module_level=True)
+if not all(map(find_spec, demo.LIBRARIES)):
+    pytest.skip(f"the demo needs {demo.LIBRARIES}", allow_module_level=True)
+
+
+FULL = demo.SECONDS, demo.UNITS, demo.FIT
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SECONDS", 90.0)
+    monkeypatch.setattr(demo, "SECONDS", 240.0)
     monkeypatch.setattr(demo, "UNITS", 12)
+    monkeypatch.setattr(demo, "FIT", {**demo.FIT, "train.epochs": 1})
 
 
 def test_the_demo_ends_with_a_store_and_its_page(
@@ -35,6 +40,35 @@ def test_the_demo_ends_with_a_store_and_its_page(
     then = store.at("v1").session("demo/mouse-1")
     assert not then.intervals["trials"]["valid"].values.all()
     assert {finding.variable for finding in then.findings} == {"time", "valid", "response_time"}
+
+
+@pytest.mark.slow
+def test_the_demo_forecasts_above_its_baselines_and_below_its_ceiling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("SECONDS", "UNITS", "FIT"), FULL, strict=True):
+        monkeypatch.setattr(demo, name, value)
+    page = demo.run(tmp_path / "out")
+    run = Run.open(tmp_path / "out" / "runs" / "mouse-3")
+    said = run.scores()
+    assert said is not None
+    bits = {one["name"]: one["bits_per_spike"] for one in said["models"]}
+    assert max(bits["trailing rate"], bits["session time"], 0) < bits["GLM"] < bits["achievable"]
+    assert 'href="runs/mouse-3/report.html"' in page.read_text(encoding="utf-8")
+    assert (run.folder / "report.html").is_file()
+
+
+def test_the_demo_does_the_same_on_a_recording_of_ones_own(tmp_path: Path) -> None:
+    file = write_nwb(simulate(5, units=6, seconds=700), tmp_path / "mine.nwb", session_id="mine")
+    page = demo.run(tmp_path / "out", recording=file)
+    assert 'href="runs/recording/report.html"' in page.read_text(encoding="utf-8")
+    assert Run.open(tmp_path / "out" / "runs" / "recording").scores() is not None
+
+
+def test_a_recording_that_is_refused_ends_the_demo_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "no.nwb").write_text("no file of that kind")
+    with pytest.raises(NeurostoreError, match=r"no\.nwb"):
+        demo.run(tmp_path / "out", recording=tmp_path / "no.nwb")
 
 
 def test_an_untouched_demo_is_replaced_and_a_changed_one_left_alone(
@@ -71,7 +105,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(
     assert not (out / "catalogue.html").exists()
 
 
-@pytest.mark.parametrize("library", ["pynwb", "matplotlib"])
+@pytest.mark.parametrize("library", demo.LIBRARIES)
 def test_without_the_extra_nothing_is_done(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

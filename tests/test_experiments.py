@@ -13,6 +13,7 @@ from neurostore import _declared, experiments, recipes
 from neurostore.errors import DamagedError, NotFoundError, RefusedError, UsageError
 from neurostore.evaluate import Scores
 from neurostore.experiments import Experiment, frame, load, plan
+from neurostore.report import experiment_page
 from neurostore.runs import Run, find
 
 GRID = """
@@ -304,3 +305,15 @@ def test_a_recipe_that_is_scored_on_another_part_is_kept_by_its_label(store, tmp
     (row,) = frame(made)["setting"].unique()
     assert row == ""
     assert recipes.load(path).evaluate.label == "test"
+
+
+def test_the_page_of_an_experiment_says_every_score_and_nothing_of_its_own(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    hostile = {**table, "title": "<script>alert(1)</script>"}
+    source = experiment_page(hostile, tmp_path / "table.html").read_text("utf-8")
+    assert "<script>" not in source
+    assert "default-src 'none'" in source
+    for row in table["rows"]:
+        for one in row["models"]:
+            assert f"{one['bits_per_spike']:z.3f}".replace("-", "−") in source
+    assert source.count("<img ") == len({row["stride"] for row in table["rows"]})

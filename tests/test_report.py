@@ -178,3 +178,26 @@ def test_a_page_that_fails_half_way_leaves_the_old_one(
         report.catalogue_page(store, path, title="new")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
     assert path.read_bytes() == before
+
+
+def test_runs_are_listed_with_their_scores_and_their_pages_by_relative_links(
+    store: Store, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    import _small
+
+    with _small.quick():
+        lab = _small.store(tmp_path / "lab", _small.spikes())
+        run = neurostore.train(
+            _small.recipe(tmp_path), lab, tmp_path / "runs" / "a b", progress=False
+        )
+        bare = Page(report.catalogue_page(lab, tmp_path / "bare.html", runs=[run.folder]))
+        assert run.id in bare.text
+        assert "runs/" not in "".join(bare.values("href"))
+        scores = neurostore.evaluate(run, store=lab)
+        report.run_page(run, scores, run.folder / report.PAGE)
+        page = Page(report.catalogue_page(lab, tmp_path / "page.html", runs=[run.folder]))
+    said = run.scores()
+    assert said is not None
+    assert f"{said['bits_per_spike']:z.3f}".replace("-", "−") in page.text
+    assert "runs/a%20b/report.html" in page.values("href")

@@ -215,3 +215,32 @@ def test_thirty_one_million_spikes_are_simulated_and_written_in_seconds(tmp_path
     assert len(made.times) == pytest.approx(31e6, rel=0.01)
     assert simulated - began < 60
     assert written - simulated < 20
+
+
+def test_a_latent_state_leaves_everything_else_as_it_was() -> None:
+    plain = simulate(4, units=6, seconds=60)
+    shared = simulate(4, units=6, seconds=60, latents=2)
+    assert shared.truth.latent.shape == (6000, 2)
+    assert np.array_equal(plain.truth.mean_hz, shared.truth.mean_hz)
+    assert np.array_equal(plain.wheel_velocity, shared.wheel_velocity)
+    assert not np.array_equal(plain.times, shared.times)
+
+
+def test_the_latent_state_has_unit_variance_and_its_time_constant() -> None:
+    state = simulate(0, units=1, seconds=3000, latents=3, latent_seconds=0.5).truth.latent
+    assert state.std(0) == pytest.approx(1, abs=0.1)
+    ahead = [(state[:-lag] * state[lag:]).mean() for lag in (10, 25, 50)]
+    assert ahead == pytest.approx(np.exp(-np.array([0.1, 0.25, 0.5]) / 0.5), abs=0.08)
+
+
+def test_the_achievable_rate_is_the_mean_of_the_true_rate_given_the_state_now() -> None:
+    made = simulate(0, units=4, seconds=4000, regions=("CA1",), latents=1, latent_gain=0.8)
+    truth = made.truth
+    starts = np.arange(0, 3999, 0.25)
+    said = truth.achievable_hz(starts, 0.5)
+    for unit in range(4):
+        rate = np.concatenate([[0], np.cumsum(truth.rate_hz(unit))]) / GRID_HZ
+        first = (starts * GRID_HZ).astype(int)
+        real = (rate[first + GRID_HZ // 2] - rate[first]) / 0.5
+        for near in np.array_split(np.argsort(truth.latent[first, 0]), 10):
+            assert said[near, unit].mean() == pytest.approx(real[near].mean(), rel=0.08)

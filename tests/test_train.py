@@ -380,6 +380,15 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(whole, ends, name):
     assert not list(folder.parent.glob(f".{name}*"))
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as a terminal has it: what is started in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, tmp_path):
     calls = []
 

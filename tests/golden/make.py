@@ -1,7 +1,8 @@
 """Writes the golden store of a format, and what it must read as, for ever.
 
-Run once for a format, by hand: ``python tests/golden/make.py tests/golden/format-1``. A folder that
-is there is never written again: every later version of the package must read it as it is.
+Run once for a format, or where it gains a kind of thing, by hand: ``python tests/golden/make.py
+tests/golden/format-1-splits``. A folder that is there is never written again: every later version
+of the package must read it as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import neurostore
+from neurostore import splits
 from neurostore.store import Session, Span
 
 
@@ -87,7 +89,16 @@ def expected(store: neurostore.Store) -> dict[str, Any]:
         "sessions": json.loads(frame.to_json(orient="records", double_precision=15)),
         "units": json.loads(store.units().to_json(orient="records", double_precision=15)),
         "of": {id: _session(store.session(id)) for id in frame["id"]},
+        "splits": {name: _split(store, name) for name in _titles(store)},
     }
+
+
+def _titles(store: neurostore.Store) -> list[str]:
+    return [f"{row['name']}/v{row['version']}" for row in store.splits.to_dict("records")]
+
+
+def _split(store: neurostore.Store, title: str) -> dict[str, Any]:
+    return store.split(title).to_json()
 
 
 def _session(session: Session) -> dict[str, Any]:
@@ -139,6 +150,10 @@ def main(folder: Path) -> None:
             ),
         )
         tx.delete("golden/gone")
+    timelines = [store.session(id).timeline() for id in ("golden/first ü/1", "golden/second")]
+    for rotation in (0, 1):
+        with store.transaction(f"blocks, rotation {rotation}") as tx:
+            tx.put(splits.interleaved_blocks("blocks ü", timelines, block=1, rotation=rotation))
     said = {"head": expected(store), "v1": expected(store.at("v1"))}
     text = json.dumps(said, ensure_ascii=False, default=list)
     (folder / "expected.json").write_text(text + "\n", "utf-8")
