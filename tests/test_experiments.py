@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import _small
@@ -242,6 +243,7 @@ def test_a_stopped_experiment_goes_on_from_the_batch_it_was_at(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module._Fitting, "_learn", learn)
+    grid = replace(grid, strides=(0.5,))
     with pytest.raises(KeyboardInterrupt):
         experiments.run(grid, store, tmp_path / "again")
     assert "stopped" in find(tmp_path / "again")["status"].tolist()
@@ -249,10 +251,10 @@ def test_a_stopped_experiment_goes_on_from_the_batch_it_was_at(
     said = []
     again = experiments.run(grid, store, tmp_path / "again", progress=said.append)
     assert said[0] == "run 1 of 4: seed 3, rotation 0"
-    assert said[-1] == "score seed 4 on test every 0.25 s"
+    assert said[-1] == "score seed 4 on test every 0.5 s"
     assert capsys.readouterr().err == ""
     drop = ("runs",)
-    for ours, theirs in zip(again["rows"], table["rows"], strict=True):
+    for ours, theirs in zip(again["rows"], table["rows"][::2], strict=True):
         assert {k: v for k, v in ours.items() if k not in drop} == {
             k: v for k, v in theirs.items() if k not in drop
         }
