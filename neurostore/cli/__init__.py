@@ -59,7 +59,13 @@ OVERRIDABLE = ("train", "experiment")
 
 
 def _apart(words: list[str]) -> list[str]:
-    """Put the overrides of a recipe, which are no options of ours, behind a ``--``."""
+    """Put the overrides of a recipe, which are no options of ours, behind a ``--``.
+
+    Raises
+    ------
+    UsageError
+        Where one stands before what it would swallow: an override takes all words that follow it.
+    """
     if not words or words[0] not in OVERRIDABLE:
         return words
     kept: list[str] = []
@@ -69,6 +75,11 @@ def _apart(words: list[str]) -> list[str]:
         if word.startswith("--"):
             key = word[2:].partition("=")[0]
             into = overrides if "." in key or key in ("seed", "device", "precision") else kept
+            if into is overrides and sum(one[:2] != "--" for one in kept) < 4:
+                raise UsageError(
+                    f"{word} stands too early: neurostore {words[0]} takes three words first, then "
+                    f"overrides. See neurostore {words[0]} --help."
+                )
         into.append(word)
     return [*kept, "--", *overrides] if overrides else kept
 
@@ -78,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in words
     words = [word for word in words if word != "-v"]
-    words = _apart(words)
     if words == ["--version"]:
         say(f"neurostore {neurostore.__version__}")
         return DONE
@@ -87,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             COMMANDS,
             prog="neurostore",
             description="A versioned feature store for neural recordings.",
-            args=words,
+            args=_apart(words),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         return code

@@ -113,10 +113,8 @@ class Run:
         """
         place = Path(folder).expanduser().absolute()
         if not (place / RUN).is_file():
-            near = place.parent.glob(f"*/{RUN}") if place.parent.is_dir() else ()
-            raise NotFoundError(
-                "run", place.name, [one.parent.name for one in near], str(place.parent)
-            )
+            near = [*_runs(place.parent), *(f"{place.name}/{one}" for one in _runs(place))]
+            raise NotFoundError("run", place.name, near, str(place.parent))
         facts = _files.read_json(place / RUN)
         needed = ("id", "store", "dataset", "status", "seed", "started")
         lacking = [name for name in needed if not isinstance(facts, dict) or name not in facts]
@@ -311,3 +309,8 @@ class Run:
             f"<Run {self.id}: {self.status}, {counted(len(self._lines()), 'epoch')}, "
             f"{counted(sessions, 'session')} of {self.facts['store']} at {self.snapshot}>"
         )
+
+
+def _runs(folder: Path) -> list[str]:
+    """Names of the runs right below a folder."""
+    return [one.parent.name for one in folder.glob(f"*/{RUN}")] if folder.is_dir() else []
