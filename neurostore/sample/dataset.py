@@ -157,12 +157,9 @@ class Dataset:
         NotFoundError
             Where there is no such stream, with the nearest.
         """
-        known = {
-            name: one for reader in self._readers.values() for name, one in reader.steps.items()
-        }
-        if stream not in known:
-            raise NotFoundError("stream with a time axis", stream, known, "this dataset")
-        _, past, horizon = known[stream]
+        if stream not in self._steps:
+            raise NotFoundError("stream with a time axis", stream, self._steps, "this dataset")
+        _, past, horizon = self._steps[stream]
         return past, horizon
 
     def totals(self) -> dict[str, Totals]:
