@@ -372,7 +372,7 @@ class _Laid:
 
     def __init__(self, observed: list[list[tuple[int, int]]]) -> None:
         from neurostore.intervals import Intervals
-        from neurostore.sample.streams import Chosen
+        from neurostore.sample import Chosen
 
         class Alone:
             id, clock, tables = "d/s", Clock(100), ("intervals/observed",)

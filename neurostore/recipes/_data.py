@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neurostore.errors import UsageError
 from neurostore.recipes._recipe import Recipe
 from neurostore.recipes._resolve import methods
-from neurostore.sample import Dataset
-from neurostore.sample.dataset import choose
+from neurostore.sample import Dataset, choose
 from neurostore.splits import Part, Split
 
 if TYPE_CHECKING:

@@ -3,9 +3,11 @@
 Nothing here imports the store until a dataset reads from one.
 """
 
+from neurostore.sample._chosen import Chosen, choose
 from neurostore.sample.acquisition import Acquisition, All
 from neurostore.sample.batch import Batch, Reason
-from neurostore.sample.dataset import Dataset, Loader
+from neurostore.sample.dataset import Dataset
+from neurostore.sample.loader import Loader
 from neurostore.sample.plan import Plan, Window
 from neurostore.sample.streams import Behaviour, SpikeEvents, Spikes, Stream, Trials
 
@@ -14,6 +16,7 @@ __all__ = [
     "All",
     "Batch",
     "Behaviour",
+    "Chosen",
     "Dataset",
     "Loader",
     "Plan",
@@ -23,4 +26,5 @@ __all__ = [
     "Stream",
     "Trials",
     "Window",
+    "choose",
 ]

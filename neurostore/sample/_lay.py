@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from neurostore.clocks import exact
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
+from neurostore.sample._chosen import Chosen, columns, no_spikes
 from neurostore.sample.plan import Runs, Ticks, Window, join, lay
-from neurostore.sample.streams import Chosen
 
 if TYPE_CHECKING:
     from neurostore.splits import Part
@@ -209,3 +209,32 @@ def refuse_unknown_event(chosen: Sequence[Chosen], window: Window) -> None:
     }
     if column not in timed:
         raise NotFoundError("time column", column, timed, f"{name} of any session chosen")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a dataset knows of the units (unit,) of a session before any window is made.
+
+    Attributes
+    ----------
+    spikes : (unit,) int64
+    seconds : (unit,) float64
+        Time in which the unit was observed.
+    """
+
+    spikes: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+
+def totals(laid: Laid) -> Totals:
+    """Spikes and observed seconds over all pieces of a session."""
+    chosen, domain = laid.chosen, laid.domain
+    ticks = np.array([(domain & one).length for one in chosen.kinds], dtype=np.int64)[chosen.kind]
+    spikes = np.zeros(len(chosen.ids), dtype=np.int64)
+    if len(domain) and not no_spikes(chosen):
+        events = chosen.session.events(domain.start, domain.stop)
+        column = columns(chosen)[events.unit]
+        mine = column >= 0
+        column, time = column[mine], events.time[mine]
+        spikes = np.bincount(column[chosen.saw(column, time)], minlength=len(chosen.ids))
+    return Totals(spikes, ticks / float(chosen.session.clock.rate))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.clocks import Clock, exact
-from neurostore.errors import JSON, NeurostoreError, NotFoundError, UsageError, counted
+from neurostore.errors import JSON, NotFoundError, UsageError, counted
 from neurostore.intervals import Intervals
-from neurostore.sample._lay import REFUSED, Laid, lay_session, refuse_unknown_event
+from neurostore.sample._chosen import Chosen, choose
+from neurostore.sample._lay import REFUSED, Laid, Totals, lay_session, refuse_unknown_event, totals
 from neurostore.sample.acquisition import Acquisition, All
 from neurostore.sample.batch import Batch, Values, pad, tensor
+from neurostore.sample.loader import Loader
 from neurostore.sample.plan import Address, Number, Plan, Ticks, Window
-from neurostore.sample.streams import Chosen, Reader, Stream, TrialTable, columns, no_spikes
+from neurostore.sample.streams import Reader, Stream, TrialTable
 from neurostore.splits import Part, Split
 
 if TYPE_CHECKING:
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
     from neurostore.store import Store
 
 _SHOWN = 6
-_ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
-"""What no SQL condition looks like, and an id of a session does."""
-_PRELOADED = ["torch", "xarray", "duckdb", "neurostore.store", "neurostore.sample"]
-"""What the server that forks workers imports once; none of it opens a store."""
 
 
 class Dataset:
@@ -162,20 +157,14 @@ class Dataset:
         NotFoundError
             Where there is no such stream, with the nearest.
         """
-        known = {
-            name: one for reader in self._readers.values() for name, one in reader.steps.items()
-        }
-        if stream not in known:
-            raise NotFoundError("stream with a time axis", stream, known, "this dataset")
-        _, past, horizon = known[stream]
+        if stream not in self._steps:
+            raise NotFoundError("stream with a time axis", stream, self._steps, "this dataset")
+        _, past, horizon = self._steps[stream]
         return past, horizon
 
     def totals(self) -> dict[str, Totals]:
         """Spikes and observed seconds of every unit, by session, over all time of the split."""
-        return {
-            one.session.id: _totals(one, laid)
-            for one, laid in zip(self.chosen, self._laid, strict=True)
-        }
+        return {laid.chosen.session.id: totals(laid) for laid in self._laid}
 
     @property
     def _steps(self) -> dict[str, tuple[int, int, int]]:
@@ -480,121 +469,6 @@ class Dataset:
             yield f"  {'missing' if not number else '':<10}{line}"
 
 
-@dataclass(frozen=True)
-class Totals:
-    """What a dataset knows of the units (unit,) of a session before any window is made.
-
-    Attributes
-    ----------
-    spikes : (unit,) int64
-    seconds : (unit,) float64
-        Time in which the unit was observed.
-    """
-
-    spikes: NDArray[np.int64]
-    seconds: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Loader:
-    """The batches of one epoch, from one on; see `Dataset.loader`."""
-
-    dataset: Dataset
-    batch_size: int
-    seed: int | None
-    epoch: int
-    first: int
-    drop_last: bool
-    workers: int
-    context: str
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0:
-            raise UsageError(
-                f"A loader needs a batch_size of 1 or more and workers of 0 or more, found "
-                f"{self.batch_size} and {self.workers}."
-            )
-        if not 0 <= self.first <= self._batches:
-            raise UsageError(f"An epoch has {self._batches:,} batches, found first={self.first}.")
-        if self.context not in ("forkserver", "spawn"):
-            raise UsageError(
-                f"Workers start by 'forkserver' or 'spawn', found {self.context!r}: an open store "
-                "does not survive a fork."
-            )
-
-    @property
-    def _batches(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __len__(self) -> int:
-        return self._batches - self.first
-
-    def __getitem__(self, number: int) -> Any:
-        """Batch `number` of the epoch."""
-        first = range(self._batches)[number] * self.batch_size
-        places = np.arange(first, min(first + self.batch_size, len(self.dataset)))
-        batch = self.dataset.batch(places, seed=self.seed, epoch=self.epoch)
-        return self.dataset._finish(batch)
-
-    def __iter__(self) -> Iterator[Any]:
-        numbers = range(self.first, self._batches)
-        if not self.workers:
-            return (self[number] for number in numbers)
-        from torch.utils.data import DataLoader
-
-        self._refuse_unpicklable()
-        if self.context == "forkserver":  # read once: only the first server of a process takes it
-            multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-        return _received(
-            DataLoader(
-                _Sent(replace(self, workers=0)),  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=numbers,
-                num_workers=self.workers,
-                multiprocessing_context=self.context,
-                collate_fn=_same,
-            )
-        )
-
-    def _refuse_unpicklable(self) -> None:
-        """Refuse here what no worker process could be given."""
-        try:
-            pickle.dumps(self)
-        except UsageError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"Worker processes cannot be given this dataset ({error}). A transform for workers "
-                "is a function of a module; workers=0 takes any."
-            ) from error
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """Batches as a worker sends them; an error of ours goes as it is, which torch would rebuild."""
-
-    loader: Loader
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self.loader[number]
-        except NeurostoreError as error:
-            return error
-
-
-def _received(batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
-        if isinstance(batch, NeurostoreError):
-            raise batch
-        yield batch
-
-
-def _same(batch: Any) -> Any:
-    """A batch as it is: torch would take it for a mapping and rebuild it as a dict."""
-    return batch
-
-
 def _part(store: Store, split: str | Split | Part | None) -> Part | None:
     found = store.split(split) if isinstance(split, str) else split
     if isinstance(found, Split):
@@ -604,63 +478,6 @@ def _part(store: Store, split: str | Split | Part | None) -> Part | None:
             f"split[{found.labels[0]!r}]."
         )
     return found
-
-
-def choose(
-    store: Store, sessions: str | Sequence[str] | None, units: str | None = None
-) -> list[Chosen]:
-    """Sessions by id or SQL, each with the units that a SQL expression chooses.
-
-    Raises
-    ------
-    UsageError, NotFoundError
-        Where none is chosen.
-    """
-    known = [str(row["id"]) for row in store.rows]
-    if sessions is None:
-        ids = known
-    elif isinstance(sessions, str):
-        if sessions not in known and _ID.fullmatch(sessions):
-            raise NotFoundError("session", sessions, known, store.url)
-        ids = [sessions] if sessions in known else [str(i) for i in store.sessions(sessions)["id"]]
-    else:
-        ids = [str(one) for one in sessions]
-        for one in ids:
-            if one not in known:
-                raise NotFoundError("session", one, known, store.url)
-    if not ids:
-        raise UsageError(
-            f"No session is chosen by {sessions!r}: {store.url} holds {len(known)} "
-            f"({', '.join(known[:_SHOWN])}{', ...' if len(known) > _SHOWN else ''})."
-        )
-    frame = store.units(units, sessions=ids)
-    if units is not None and frame.empty:
-        every = len(store.units(sessions=ids))
-        raise UsageError(f"No unit is chosen by {units!r}, of {every:,} in {', '.join(ids)}.")
-    return [_choose(store, id, frame[frame["session"] == id]) for id in sorted(set(ids))]
-
-
-def _choose(store: Store, id: str, frame: Any) -> Chosen:
-    session = store.session(id)
-    ids = np.array([str(one) for one in frame["unit"]], dtype=object)
-    regions = np.full(len(ids), "", dtype=object)
-    if "region" in frame:
-        regions = np.array([one if isinstance(one, str) else "" for one in frame["region"]], object)
-    rows = session.unit_rows(ids.tolist()) if len(ids) else np.zeros(0, dtype=np.int64)
-    return Chosen(session, rows, ids, regions, int(frame["n_spikes"].sum()))
-
-
-def _totals(chosen: Chosen, laid: Laid) -> Totals:
-    domain = laid.domain
-    ticks = np.array([(domain & one).length for one in chosen.kinds], dtype=np.int64)[chosen.kind]
-    spikes = np.zeros(len(chosen.ids), dtype=np.int64)
-    if len(domain) and not no_spikes(chosen):
-        events = chosen.session.events(domain.start, domain.stop)
-        column = columns(chosen)[events.unit]
-        mine = column >= 0
-        column, time = column[mine], events.time[mine]
-        spikes = np.bincount(column[chosen.saw(column, time)], minlength=len(chosen.ids))
-    return Totals(spikes, ticks / float(chosen.session.clock.rate))
 
 
 def _reopen(state: Mapping[str, Any]) -> Dataset:

@@ -1,0 +1,167 @@
+"""The sessions and units that a dataset asks for, and when they were observed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurostore.errors import NotFoundError, UsageError
+from neurostore.intervals import Intervals
+from neurostore.sample.plan import Ticks
+
+if TYPE_CHECKING:
+    from neurostore.store import Session, Store
+
+_SHOWN = 6
+_ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
+"""What no SQL condition looks like, and an id of a session does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """One session with the units that a dataset asks for.
+
+    Attributes
+    ----------
+    rows : (unit,) int64
+        Rows of the units in its table of units.
+    ids, regions : (unit,) arrays of str
+    spikes : int
+        How many they have in all.
+    """
+
+    session: Session
+    rows: NDArray[np.int64]
+    ids: NDArray[Any]
+    regions: NDArray[Any]
+    spikes: int = 0
+
+    @cached_property
+    def _by_kind(self) -> tuple[list[Intervals], NDArray[np.int64]]:
+        """Observed times that differ, and which of them is each unit's (unit,)."""
+        alike = np.zeros(len(self.ids), dtype=np.int64)
+        if "intervals/observed" not in self.session.tables:
+            row, clock = self.session.attrs["row"], self.session.clock
+            if row["start"] is None:
+                return [Intervals()], alike
+            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))], alike
+        columns = self.session.stored("intervals/observed").columns
+        if "unit" not in columns or not len(self.ids):
+            return [self.session.observed()], alike
+        start, stop, unit = (
+            np.asarray(columns[key].values[:]) for key in ("start", "stop", "unit")
+        )
+        order = np.argsort(unit, kind="stable")
+        first, last = (np.searchsorted(unit[order], self.rows, side=s) for s in ("left", "right"))
+        rows = [order[low:high] for low, high in zip(first, last, strict=True)]
+        found: dict[Intervals, int] = {}
+        kind = [found.setdefault(Intervals(start[own], stop[own]), len(found)) for own in rows]
+        return list(found), np.array(kind, dtype=np.int64)
+
+    @property
+    def kinds(self) -> list[Intervals]:
+        """Observed times that differ from one another; units share them."""
+        return self._by_kind[0]
+
+    @property
+    def kind(self) -> NDArray[np.int64]:
+        """Which of `kinds` is the observed time of each unit, (unit,)."""
+        return self._by_kind[1]
+
+    @property
+    def differs(self) -> bool:
+        """Whether units were observed at different times."""
+        return len(self.kinds) > 1
+
+    @cached_property
+    def any_observed(self) -> Intervals:
+        """When at least one of the units was observed."""
+        made = Intervals()
+        for one in self.kinds:
+            made = made | one
+        return made
+
+    def seen(self, edges: Ticks) -> NDArray[np.bool_]:
+        """Whether each bin between edges (window, bin + 1) is observed, (window, unit, bin)."""
+        covered = [one.covers(edges[:, :-1], edges[:, 1:]) for one in self.kinds]
+        made = np.stack(covered, axis=1)
+        return made[:, self.kind] if self.differs else _repeated(made, len(self.ids))
+
+    def saw(self, column: NDArray[np.int64], tick: Ticks) -> NDArray[np.bool_]:
+        """Whether the unit in place `column` (spike,) was observed at a tick (spike,)."""
+        if not self.differs:
+            return self.any_observed.contains(tick)
+        made, kind = np.zeros(len(tick), dtype=bool), self.kind[column]
+        for number, one in enumerate(self.kinds):
+            own = np.flatnonzero(kind == number)
+            made[own] = one.contains(tick[own])
+        return made
+
+
+def columns(chosen: Chosen) -> NDArray[np.int64]:
+    """Row of the table of units → place among the chosen ones, -1 where not chosen."""
+    made = np.full(chosen.session.attrs["row"]["n_units"], -1, dtype=np.int64)
+    made[chosen.rows] = np.arange(len(chosen.rows))
+    return made
+
+
+def no_spikes(chosen: Chosen) -> str | None:
+    """What of spikes and units a session lacks; None where it has both."""
+    if "spikes" not in chosen.session.tables:
+        return "spikes"
+    return None if len(chosen.ids) else "units"
+
+
+def _repeated(one: NDArray[np.bool_], units: int) -> NDArray[np.bool_]:
+    """What holds for all units (window, 1, bin), for each of them, on the same memory."""
+    return np.broadcast_to(one, (len(one), units, one.shape[2]))
+
+
+def choose(
+    store: Store, sessions: str | Sequence[str] | None, units: str | None = None
+) -> list[Chosen]:
+    """Sessions by id or SQL, each with the units that a SQL expression chooses.
+
+    Raises
+    ------
+    UsageError, NotFoundError
+        Where none is chosen.
+    """
+    known = [str(row["id"]) for row in store.rows]
+    if sessions is None:
+        ids = known
+    elif isinstance(sessions, str):
+        if sessions not in known and _ID.fullmatch(sessions):
+            raise NotFoundError("session", sessions, known, store.url)
+        ids = [sessions] if sessions in known else [str(i) for i in store.sessions(sessions)["id"]]
+    else:
+        ids = [str(one) for one in sessions]
+        for one in ids:
+            if one not in known:
+                raise NotFoundError("session", one, known, store.url)
+    if not ids:
+        raise UsageError(
+            f"No session is chosen by {sessions!r}: {store.url} holds {len(known)} "
+            f"({', '.join(known[:_SHOWN])}{', ...' if len(known) > _SHOWN else ''})."
+        )
+    frame = store.units(units, sessions=ids)
+    if units is not None and frame.empty:
+        every = len(store.units(sessions=ids))
+        raise UsageError(f"No unit is chosen by {units!r}, of {every:,} in {', '.join(ids)}.")
+    return [_choose(store, id, frame[frame["session"] == id]) for id in sorted(set(ids))]
+
+
+def _choose(store: Store, id: str, frame: Any) -> Chosen:
+    session = store.session(id)
+    ids = np.array([str(one) for one in frame["unit"]], dtype=object)
+    regions = np.full(len(ids), "", dtype=object)
+    if "region" in frame:
+        regions = np.array([one if isinstance(one, str) else "" for one in frame["region"]], object)
+    rows = session.unit_rows(ids.tolist()) if len(ids) else np.zeros(0, dtype=np.int64)
+    return Chosen(session, rows, ids, regions, int(frame["n_spikes"].sum()))
