@@ -20,9 +20,10 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
-    from neurostore.evaluate import evaluate
+    from neurostore.evaluate import Forecaster, Scores, evaluate
     from neurostore.ingest import Reader
     from neurostore.ingest import run as ingest
+    from neurostore.runs import Run
     from neurostore.sample import (
         All,
         Batch,
@@ -54,6 +55,9 @@ _WHERE = {
         "sample",
     ),
     "Window": "sample",
+    "Forecaster": "evaluate",
+    "Run": "runs",
+    "Scores": "evaluate",
     "Clock": "clocks",
     "ConflictError": "errors",
     "DamagedError": "errors",
@@ -93,6 +97,7 @@ __all__ = [
     "DamagedError",
     "Dataset",
     "Finding",
+    "Forecaster",
     "MissingExtraError",
     "NeurostoreError",
     "NotFoundError",
@@ -100,6 +105,8 @@ __all__ = [
     "Reader",
     "Reason",
     "RefusedError",
+    "Run",
+    "Scores",
     "Session",
     "SessionBuilder",
     "Source",
@@ -128,7 +135,8 @@ def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'neurostore' has no attribute {name!r}")
     module = importlib.import_module(f"neurostore.{_WHERE[name]}")
-    value: object = module if callable(module) else getattr(module, name, module)
+    own = callable(module) and name == _WHERE[name]  # neurostore.train is a package one can call
+    value: object = module if own else getattr(module, name, module)
     globals()[name] = value
     return value
 

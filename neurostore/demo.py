@@ -48,7 +48,6 @@ BY_TRIAL: Mapping[str, Any] = {
     "split.trials": "trials",
     "window.history": 0.3,
     "window.horizon": 0.2,
-    "evaluate.stride": 0.2,
     "arguments.boxcars": [0.02, 0.04, 0.1, 0.2, 0.3],
 }
 """Overrides for a recording of trials with gaps between them."""

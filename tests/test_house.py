@@ -51,3 +51,10 @@ def test_importing_the_package_loads_no_library_that_is_slow_to_import() -> None
     )
     slow = {"numpy", "pandas", "pandera", "torch", "xarray", "zarr"}
     assert slow.isdisjoint(done.stdout.split())
+
+
+def test_every_public_name_is_what_it_says() -> None:
+    for name in neurostore.__all__:
+        value = getattr(neurostore, name)
+        said = getattr(value, "__name__", name)
+        assert said.rpartition(".")[2] == name, (name, said)

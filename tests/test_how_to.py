@@ -164,3 +164,5 @@ def test_a_model_is_trained_and_scored_as_the_page_says(demo_store, tmp_path, mo
     run, scores = names["first_model"](demo_store, "demo/mouse-2", tmp_path / "first")
     assert run.status == "done"
     assert scores.to_json()["models"][0]["difference"] is None
+    again = names["with_the_history_mean"](run)
+    assert "history mean" in again.table()["model"].tolist()

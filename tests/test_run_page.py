@@ -167,6 +167,8 @@ def test_the_page_tells_what_was_read_and_who_was_left_out(page, said, run):
     keys = {row[0]: row[1:] for row in page.rows if len(row) == 3}
     assert keys["train.epochs"][0] == "2"
     for key, origin in said["recipe"]["origins"].items():
+        if key == "reference":  # scores of another run
+            continue
         assert keys[key][1].strip() == origin
     assert "Loss after 2 epochs" in page.text
 
@@ -227,7 +229,7 @@ def test_a_page_without_any_unit_scored_says_so(run, scores, tmp_path):
     )
     page = Page(run_page(run, replace(scores, models=none), tmp_path / "page.html"))
     assert "No score: no unit scored" in page.text
-    assert "0 units scored, 6 left out" in page.text
+    assert re.search(r"0 units scored \(0 of [\d,]+ spikes\), 6 left out", page.text)
     json.loads((tmp_path / "page.json").read_text("utf-8"))
 
 

@@ -498,3 +498,17 @@ def test_the_w_maze_has_71_blocks_of_which_five_rotations_test_each_once(data):
 
 
 W_MAZE = "df78ec5d16a06ff721dc47b4137a3470e0b1fd3c51d822c7dd4092015d5ed7e5"
+
+
+def test_a_trial_that_begins_or_ends_in_silence_keeps_it():
+    store = neurostore.create("memory://silent-ends")
+    made = neurostore.SessionBuilder(dataset="d", session="s")
+    made.add_units({"u": np.arange(1.3, 9.5, 0.1)})
+    made.add_intervals("trials", np.arange(1.0, 9.0), np.arange(2.0, 10.0))
+    made.add_observed([1.0], [10.0])
+    with store.transaction("trials") as tx:
+        tx.put(made)
+    timeline = store.session("d/s").timeline(trials="trials")
+    split = splits.by_trial("folds", [timeline], ratios={"train": 0.75, "test": 0.25}, folds=4)
+    _, start, stop = split.blocks("d/s")
+    assert set((stop - start) / float(timeline.clock.rate)) == {1.0}

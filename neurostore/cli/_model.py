@@ -85,7 +85,7 @@ def evaluate(
     Args:
         folder: The run.
         label: The part of the split; test without it.
-        stride: Seconds from one window to the next; the horizon without it.
+        stride: Seconds from one window to the next; as the recipe says, or the horizon.
         json: Print all scores as JSON.
     """
     from neurostore.evaluate import evaluate as score
@@ -95,7 +95,8 @@ def evaluate(
         print_json(scores.to_json())
         return DONE
     _print_scores(scores)
-    say(f"Look: neurostore report {folder}")
+    every = "" if stride is None else f" --stride {stride:g}"
+    say(f"Look: neurostore report {folder}{every}")
     return DONE
 
 
@@ -114,11 +115,17 @@ def _print_scores(scores: Scores) -> None:
     print_table(scores.shown(), "model", least=3)
 
 
-def report(folder: Folder, out: Path | None = None, json: bool = False) -> int:
+def report(
+    folder: Folder,
+    stride: float | None = None,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
     """Write the page of a run, and the same numbers as JSON.
 
     Args:
         folder: The run; it is scored first where it was not.
+        stride: Seconds from one window to the next; as the recipe says, or the horizon.
         out: The HTML file; report.html in the run's folder without it.
         json: Print the paths of both files as JSON.
     """
@@ -127,7 +134,7 @@ def report(folder: Folder, out: Path | None = None, json: bool = False) -> int:
     from neurostore.runs import Run
 
     run = Run.open(folder)
-    scores = scores_of(run)
+    scores = scores_of(run, stride=stride)
     page = run_page(run, scores, run.folder / PAGE if out is None else out)
     if json:
         print_json({"page": str(page), "data": str(page.with_suffix(".json"))})
@@ -154,12 +161,15 @@ def experiment(
         json: Print the table as JSON.
         overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
     """
-    from neurostore import experiments
+    from neurostore import experiments, recipes
     from neurostore.report import experiment_page
 
     chosen, store = experiments.load(name), neurostore.open(url)
     if dry_run:
-        return _planned([values for values, _ in experiments.plan(chosen, overrides)], json=json)
+        planned = experiments.plan(chosen, overrides)
+        for _, recipe in planned:
+            recipes.split_of(recipe, store)
+        return _planned([values for values, _ in planned], json=json)
     try:
         table = experiments.run(
             chosen,

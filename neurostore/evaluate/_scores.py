@@ -88,7 +88,7 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """All scores, their intervals and differences; a score without a value is None."""
-        first = self._summaries[0]
+        first, units = self._summaries[0], self._units()
         low, high = _ends(first["bits_per_spike_interval"]) or (None, None)
         return {
             **self.about,
@@ -97,16 +97,19 @@ class Scores:
             "bits_per_spike_high": high,
             "blocks": first["blocks"],
             "spikes": first["spikes"],
+            "spikes_scored": sum(one["spikes"] for one in units),
             "null": first["null"]["bits_per_spike"],
             "rules": self.rules,
             "scored": first["units_scored"],
             "left_out": first["left_out"],
+            "nlb_bits_per_spike": first["nlb_bits_per_spike"],
             "ceiling": first["within_unit_correlation_ceiling"],
+            "correlated": first["correlation_units"],
             "ceilings_at_zero": first["correlation_ceilings_at_zero"],
             "reasons": first["reasons"],
             "baseline": self.baseline,
             "models": [self._model(row) for row in range(len(self.models))],
-            "units": self._units(),
+            "units": units,
             "examples": [dict(one) for one in self.examples],
         }
 

@@ -14,6 +14,9 @@ from neurostore.evaluate import Scores
 from neurostore.report._page import bullets, grid, many, page, scored, section, write
 from neurostore.runs import Run
 
+FEW = 20
+"""Blocks below which an interval drawn from them is coarse."""
+
 
 def run_page(run: Run, scores: Scores, path: str | Path, *, title: str | None = None) -> Path:
     """Write the page of a run, and the same numbers as JSON beside it.
@@ -69,6 +72,8 @@ def _why(said: Mapping[str, Any]) -> str:
         return f"No score: {reason}."
     if (reason := said["reasons"].get("bits_per_spike_interval")) is not None:
         return f"No intervals: {reason}."
+    if said["blocks"] < FEW:
+        return f"95 % intervals over {said['blocks']} blocks: few, take them as coarse."
     return "95 % intervals over blocks."
 
 
@@ -76,15 +81,34 @@ def _scores(said: Mapping[str, Any]) -> str:
     heads = ["Model", "What it is", "#Bits per spike", "#Model minus it", "#No top unit"]
     heads += ["#Median unit", "#Mean unit", "#Correlation"]
     rows = [_score_row(one) for one in said["models"]]
+    return grid(heads, rows) + f'<p class="soft">{_note(said)}</p>{_left_out(said)}'
+
+
+def _note(said: Mapping[str, Any]) -> str:
+    """What the columns are measured against."""
+    note = f"Null: {escape(said['null'])}. {escape(said['rules'])}"
+    if (nlb := said["nlb_bits_per_spike"]) is not None:
+        note += f" Against the mean of the evaluated time (nlb_tools), all units: {scored(nlb)}."
+    if (ceiling := said["ceiling"]) is not None:
+        zero = said["ceilings_at_zero"]
+        note += (
+            f" Correlation: median over {many(said['correlated'], 'unit')} of counts of a horizon; "
+            f"were they Poisson, a perfect rate would reach {scored(ceiling)} ("
+            f"{many(zero, 'unit')} at 0: counts that vary no more than Poisson counts do)."
+        )
+    return note
+
+
+def _left_out(said: Mapping[str, Any]) -> str:
     left = said["left_out"]
-    note = (
-        f"Null: {escape(said['null'])}. {many(said['scored'], 'unit')} scored, {len(left)} left "
-        "out for fewer than 20 spikes in training or here"
+    counts = (
+        f"{many(said['scored'], 'unit')} scored ({said['spikes_scored']:,} of {said['spikes']:,} "
+        f"spikes), {len(left)} left out for fewer than 20 spikes in training or here"
     )
-    named = f": {escape(', '.join(map(str, left[:12])))}" if left else ""
-    ceiling = said["ceiling"]
-    top = "" if ceiling is None else f" A Poisson ceiling of the correlation is {scored(ceiling)}."
-    return grid(heads, rows) + f'<p class="soft">{note}{named}.{top} {escape(said["rules"])}</p>'
+    if not left:
+        return f'<p class="soft">{counts}.</p>'
+    names = escape(", ".join(map(str, left)))
+    return f'<details><summary class="soft">{counts}</summary><p>{names}</p></details>'
 
 
 def _score_row(one: Mapping[str, Any]) -> list[str]:
@@ -162,6 +186,7 @@ def _recipe(run: Run) -> str:
     rows = [
         [escape(key), f"<code>{escape(str(value))}</code>", escape(origin)]
         for key, (value, origin) in run.recipe.origins.items()
+        if key.partition(".")[0] != "reference"  # scores of another run
     ]
     cited = [run.recipe.citation] if run.recipe.citation else []
     table = grid(["Key", "Value", "From"], rows)

@@ -367,7 +367,9 @@ class Session:
         """What a split needs to know of the session; see `neurostore.splits`.
 
         Blocks are counted from the first spike of `units`, and observed time is cut to end right
-        after their last one. A session that holds no spikes is taken whole, from its start.
+        after their last one. A session that holds no spikes is taken whole, from its start. For
+        trials, whose ends the source knows, observed time is taken as it is: a trial that begins
+        or ends in silence keeps it.
 
         Parameters
         ----------
@@ -377,8 +379,10 @@ class Session:
             A table of intervals, ``"trials"``, for splits by trial.
         """
         first, stop = self._spike_extent(units)
-        rows = None if trials is None else self._trial_rows(trials)
-        return Timeline(self.id, self.clock, first, self.observed().between(first, stop), rows)
+        observed = self.observed()
+        if trials is None:
+            return Timeline(self.id, self.clock, first, observed.between(first, stop))
+        return Timeline(self.id, self.clock, first, observed, self._trial_rows(trials))
 
     def _spike_extent(self, units: Sequence[str] | None) -> tuple[int, int]:
         """First tick of a spike of these units and the one after the last; or all the session."""
