@@ -18,7 +18,7 @@ from neurostore.errors import NeurostoreError, NotFoundError, RefusedError, Usag
 from neurostore.recipes import load
 from neurostore.runs import Checkpoint, Run
 from neurostore.simulate import simulate
-from neurostore.train import _train, null_of, train
+from neurostore.train import _train, null_of, rehearse, train
 from neurostore.train._prepare import Data
 
 HERE = Path(__file__).parent
@@ -160,14 +160,14 @@ def train_split(recipe, store):
 
 def test_no_window_of_a_training_lies_in_test_time(store, write, tmp_path, monkeypatch):
     seen: dict[str, set[int]] = {}
-    inner = _train._Fitting._loss
+    inner = _train.Fitting._loss
 
     def loss(self, batch):
         for session, start in zip(batch.session, batch.tick.tolist(), strict=True):
             seen.setdefault(session, set()).add(start)
         return inner(self, batch)
 
-    monkeypatch.setattr(_train._Fitting, "_loss", loss)
+    monkeypatch.setattr(_train.Fitting, "_loss", loss)
     run = train(write("--train.epochs", "1"), store, tmp_path / "run", progress=False)
     for session, starts in seen.items():
         length = int(0.3 * store.session(session).clock.rate)
@@ -209,10 +209,10 @@ def test_torch_has_its_threads_back_afterwards(store, write, tmp_path):
     torch.set_num_threads(2)
     seen = []
     recipe = write("--train.epochs", "1")
-    inner = _train._Fitting._validate
+    inner = _train.Fitting._validate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            _train._Fitting,
+            _train.Fitting,
             "_validate",
             lambda *all: (seen.append(torch.get_num_threads()), inner(*all))[1],
         )
@@ -268,6 +268,25 @@ def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_first_batch_would_show_is_refused_before_there_is_a_folder(
+    store, write, tmp_path
+):
+    recipe = write("--arguments.boxcars", "1.0", architecture="neurostore.models.glm:GLM")
+    for attempt in (
+        lambda: train(recipe, store, tmp_path / "run", progress=False),
+        lambda: rehearse(recipe, store),
+    ):
+        with pytest.raises(UsageError, match="longer than the history"):
+            attempt()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_reads_and_writes_nothing_that_a_training_has(store, write, whole, tmp_path):
+    recipe = write()
+    rehearse(recipe, store)
+    assert same_weights(train(recipe, store, tmp_path / "run", progress=False), whole)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(store, write, tmp_path):
     with pytest.raises(UsageError, match="has no device 'cuda', it has: cpu"):
@@ -293,12 +312,21 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_sessions(store, wri
 
 
 def test_a_run_goes_on_with_its_own_recipe_and_data_alone(whole, store, write, tmp_path):
-    with pytest.raises(RefusedError, match=r"train.epochs was 3, found 4"):
+    with pytest.raises(RefusedError, match=r"train.epochs was 3, found 4. Leave recipe and over"):
         train(write("--train.epochs", "4"), store, whole.folder, resume=True)
     with pytest.raises(RefusedError, match="session sim/b is not there"):
         train(write(sessions="id = 'sim/a'"), store, whole.folder, resume=True)
     with pytest.raises(NotFoundError, match="No run"):
         train(write(), store, tmp_path / "none", resume=True)
+
+
+def test_without_a_recipe_a_run_goes_on_with_the_one_it_keeps(whole, store, tmp_path):
+    again = train(None, store, whole.folder, resume=True, progress=False)
+    assert (again.id, again.recipe) == (whole.id, whole.recipe)
+    with pytest.raises(UsageError, match="leave the overrides out"):
+        train(None, store, whole.folder, {"train.epochs": 3}, resume=True)
+    with pytest.raises(UsageError, match="begins with a recipe, found None"):
+        train(None, store, tmp_path / "new")
 
 
 def test_later_commits_that_leave_its_data_alone_do_not_matter(whole, store, write):
@@ -399,9 +427,9 @@ def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, 
             signal.raise_signal(signal.SIGINT)
         return inner(self, batch)
 
-    inner, before = _train._Fitting._loss, signal.getsignal(signal.SIGINT)
+    inner, before = _train.Fitting._loss, signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_train._Fitting, "_loss", twice)
+        patch.setattr(_train.Fitting, "_loss", twice)
         with pytest.raises(KeyboardInterrupt, match="epoch 1 after batch 1; all is saved"):
             train(write(), store, tmp_path / "run", progress=False)
         assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1
