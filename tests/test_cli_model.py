@@ -324,7 +324,7 @@ def test_the_list_shows_the_score_at_80_columns(capsys, many, monkeypatch):
     code, out, err = run(capsys, "runs", "list", many)
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
-    assert head.split()[:7] == "folder bits per spike status epochs recipe".split()
+    assert head.split()[:7] == ["folder", "bits", "per", "spike", "status", "epochs", "recipe"]
     assert sorted(row.split()[0] for row in rows[:3]) == ["broken", "plain", "scored"]
     bits = Run.open(many / "scored").scores()["models"][0]["bits_per_spike"]
     assert "bits per spike" in head

@@ -112,6 +112,24 @@ def test_the_command_line_sets_every_kind_of_value(write) -> None:
     assert recipe.split.arguments["ratios"] == {"train": 8.0, "validation": 1.0, "test": 2.0}
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["[0.02,0.1,0.3]", "[0.02, 0.1, 0.3]", "0.02,0.1,0.3", "0.02, 0.1, 0.3", "0.02 0.1 0.3"],
+)
+def test_a_list_is_said_as_words_with_commas_or_as_json(write, words) -> None:
+    recipe = load(write(), ["--arguments.boxcars", *words.split()])
+    assert recipe.arguments["boxcars"] == (0.02, 0.1, 0.3)
+
+
+def test_several_sessions_are_chosen_by_their_ids_and_a_sentence_stays_sql(write) -> None:
+    recipe = load(write(), ["--data.sessions", "w/1", "w/2"])
+    assert recipe.data.sessions == ("w/1", "w/2")
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    sql = "id IN ('w/1', 'w/2')"
+    assert load(write(), ["--data.sessions", sql]).data.sessions == sql
+    assert load(write(), ["--data.sessions", "none"]).data.sessions is None
+
+
 def test_overrides_from_python_are_typed_as_the_file_is(write) -> None:
     recipe = load(write(), {"train.epochs": 2, "arguments.boxcars": [0.5]})
     assert (recipe.train.epochs, recipe.arguments["boxcars"]) == (2, (0.5,))
@@ -152,6 +170,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_and_the_place(write, words, 
         ("--arguments.deep yes", "arguments.deep must be true or false, found yes"),
         ("--arguments.pair 3", "a list of 2: a whole number, text, found 3"),
         ("--arguments.boxcars 1 x", "a list, each a finite number, found 1 x"),
+        ("--arguments.boxcars 1,,2", "found 1,,2 in command line. Say a list as words (1 2)"),
+        ("--arguments.boxcars [1,x]", "with commas (1,2) or as JSON ([1, 2])"),
+        ("--arguments.boxcars [[1]]", "a list, each a finite number, found [[1]]"),
         ("--arguments.gain x", "a finite number or none, found x"),
         ("--arguments.scales 3", "arguments.scales must be a table, found 3"),
         ("--train.epochs 0", "train.epochs is 1 or more, found 0"),
