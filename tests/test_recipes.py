@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import neurostore
 from neurostore import _declared, recipes
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.recipes import Data, Parts, Recipe, Training, load
 from neurostore.recipes._recipe import digest
 from neurostore.sample import Spikes, Window
+from neurostore.simulate import simulate
 
 TEXT = """
 architecture = "{architecture}"
@@ -256,6 +258,18 @@ def test_the_same_choice_again_keeps_the_rest_of_its_table(write) -> None:
 def test_a_split_is_stored_or_made_and_never_both(write, change, found) -> None:
     with pytest.raises(UsageError, match=found):
         load(write(TEXT.replace(*change)))
+
+
+def test_a_label_that_gets_no_row_is_refused_with_the_rows_there_are(write, tmp_path) -> None:
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("80 s") as tx:
+        tx.put(simulate(0, units=2, seconds=80).builder("sim", "a").build())
+    with pytest.raises(UsageError) as caught:
+        recipes.split_of(load(write()), store)
+    message = "The split has 1 row (train 1), none of them for validation, test. Shorten split.bl"
+    assert message in str(caught.value)
+    words = ["--split.ratios", "train=1", "validation=0"]
+    assert recipes.split_of(load(write(), words), store).labels == ("train",)
 
 
 def test_streams_and_forward_are_checked_against_one_another_before_any_data(write) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _small
 import numpy as np
 import pytest
 import torch
@@ -241,6 +242,95 @@ def test_on_a_terminal_a_bar_shows_loss_and_speed(store, write, tmp_path, capsys
     assert "loss" in said
 
 
+# ---- the weights that are kept
+
+
+@pytest.fixture(scope="module")
+def best(store, write, tmp_path_factory):
+    """A run on spikes without memory, steps too large, whose best weights are kept."""
+    words = [
+        "--train.keep",
+        "best",
+        "--train.learning_rate",
+        "0.3",
+        "--train.epochs",
+        "4",
+        "--train.schedule",
+        "constant",
+    ]
+    recipe = write(*words, architecture="_networks:Noisy")
+    return train(recipe, store, tmp_path_factory.mktemp("best") / "run", progress=False)
+
+
+def validation(store, run: Run, weights) -> float:
+    """The loss of some weights over the windows of validation."""
+    fitting = _train.Fitting.of(run.recipe, Data.of(run.recipe, store, run.split))
+    if weights is not None:
+        fitting.module.load_state_dict(weights)
+    fitting.model.eval()
+    parts = list(fitting.data.validation.loader(run.recipe.train.batch_size, shuffle=False))
+    with torch.no_grad():
+        losses = [float(fitting._loss(batch)) * len(batch.session) for batch in parts]
+    return sum(losses) / len(fitting.data.validation)
+
+
+def test_the_best_weights_have_the_lowest_loss_in_validation_of_all_epochs(store, best):
+    losses = [validation(store, best, None), *best.metrics()["validation_loss"]]
+    kept = best.facts["weights"]["kept_epoch"]
+    assert losses[kept] == min(losses)
+    assert 0 < kept < 4, f"or a plain choice would do: {losses}"
+    assert validation(store, best, best.weights()) == pytest.approx(min(losses), abs=1e-7)
+
+
+def test_with_nothing_to_learn_the_best_is_no_worse_than_the_training_mean(tmp_path, write):
+    lab = neurostore.create(tmp_path / "lab")
+    rng = np.random.default_rng(0)
+    times = {f"u{k}": np.sort(rng.uniform(0, 60, 300 + 60 * k)) for k in range(3)}
+    with lab.transaction("Poisson") as tx:
+        tx.put(_small.builder(times))
+    words = ["--train.keep", "best", "--arguments.boxcars", "0.02,0.1", "--train.epochs", "3"]
+    glm = {"architecture": "neurostore.models.glm:GLM", "sessions": "id = 'sim/a'"}
+    run = train(write(*words, "--train.learning_rate", "0.5", **glm), lab, tmp_path / "run")
+    mean = validation(lab, run, None)
+    assert run.metrics()["validation_loss"].iloc[-1] > mean
+    assert validation(lab, run, run.weights()) <= mean
+
+
+def test_the_best_weights_are_the_same_to_the_bit_however_often_a_run_was_stopped(
+    store, best, tmp_path, monkeypatch
+):
+    class Stop(Exception):
+        pass
+
+    inner = {name: getattr(_train.Fitting, name) for name in ("_learn", "_validate")}
+    left = {}
+
+    def stopping(name):
+        def step(self, *all):
+            left[name] -= 1
+            if not left[name]:
+                raise Stop
+            return inner[name](self, *all)
+
+        return step
+
+    for name in inner:
+        monkeypatch.setattr(_train.Fitting, name, stopping(name))
+    folder = tmp_path / "run"
+    for learned, validated in ((2, 9), (3, 9), (99, 2), (99, 1), (99, 2), (999, 99)):
+        left.update(_learn=learned, _validate=validated)
+        begun = (folder / "run.json").is_file()
+        named = {"resume": begun, "progress": False, "checkpoint_seconds": 0.0}
+        if validated == 99:
+            run = train(best.recipe, store, folder, **named)
+        else:
+            with pytest.raises(Stop):
+                train(best.recipe, store, folder, **named)
+    assert same_weights(run, best)
+    assert lines(run) == lines(best)
+    assert run.facts["weights"] == best.facts["weights"]
+
+
 # ---- what is refused
 
 
@@ -308,6 +398,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_sessions(store, wri
     epoch, batch = divmod(12, batches)
     assert f"training loss is nan in epoch {epoch + 1}, batch {batch + 1}" in caught.value.line
     assert "windows of sim/a" in caught.value.line
+    assert str(tmp_path / "run") in caught.value.line
     assert Run.open(tmp_path / "run").status == "stopped"
 
 

@@ -88,6 +88,9 @@ class Training:
         Of the learning rate, over all steps; cosine ends at 0.
     clip : float, optional
         Largest norm of the gradient.
+    keep : {"last", "best"}
+        The weights that a run ends with: those after the last epoch, or those with the lowest
+        loss in validation, of all epochs and of the untrained model.
     threads : int
         Of torch; more of them slow a small model down.
     """
@@ -99,6 +102,7 @@ class Training:
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float | None = None
     threads: int = 1
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):

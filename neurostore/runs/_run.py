@@ -216,7 +216,9 @@ class Run:
         return pd.DataFrame(self._lines())
 
     def weights(self) -> dict[str, Tensor]:
-        """The last weights of a run that is done, by name, on the CPU.
+        """The weights that a run ended with, by name, on the CPU.
+
+        ``facts["weights"]`` says after how many epochs they were (``kept_epoch``).
 
         Raises
         ------
@@ -300,8 +302,9 @@ class Run:
         return _files.read_tensors(path) if path.is_file() else None
 
     def finish(self, weights: Mapping[str, Tensor], **facts: JSON) -> None:
-        """Write the last weights, and that the run is done."""
+        """Write the weights it ends with and what is said of them, and that the run is done."""
         _files.write_tensors(self.folder / WEIGHTS, Checkpoint(weights, facts))
+        self.facts = {**self.facts, "weights": facts}
         self.mark("done")
 
     @contextmanager

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurostore.errors import NeurostoreError, RefusedError
@@ -32,6 +33,15 @@ class At:
     loss: float = 0.0
     windows: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class _Best:
+    """The weights with the lowest loss in validation, after so many epochs; 0 is untrained."""
+
+    epoch: int
+    loss: float
+    weights: dict[str, Tensor]
 
 
 @dataclass
@@ -74,6 +84,8 @@ class Fitting:
     model: Any
     optimizer: Any
     at: At
+    best: _Best | None = None
+    folder: Path | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, data: Data) -> Fitting:
@@ -97,7 +109,10 @@ class Fitting:
 
     def fit(self, saving: Saving, report: Reporter) -> None:
         """Every epoch that is left, from the batch it is at."""
+        self.folder = saving.run.folder
         report.begin(self.batches * self.recipe.train.epochs, self.at.step)
+        if self.recipe.train.keep == "best" and self.best is None:
+            self._keep_best(self._validate(saving), epoch=0)
         while self.at.epoch < self.recipe.train.epochs:
             began = time.monotonic() - self.at.seconds
             for batch in self._loader():
@@ -106,6 +121,8 @@ class Fitting:
                 report.step(self.at.epoch, self.at.loss / self.at.windows, self.at.windows, began)
                 saving.batch_done(self)
             validation = self._validate(saving)
+            if self.recipe.train.keep == "best":
+                self._keep_best(validation, epoch=self.at.epoch + 1)
             self.at.seconds = time.monotonic() - began
             line = self._line(validation)
             saving.run.record(line)
@@ -172,6 +189,23 @@ class Fitting:
                 saving.batch_done(self)
         return total / windows
 
+    def _keep_best(self, loss: float, *, epoch: int) -> None:
+        if self.best is None or loss < self.best.loss:
+            state = self.module.state_dict()
+            self.best = _Best(epoch, loss, {k: one.detach().clone() for k, one in state.items()})
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Those that the run ends with."""
+        kept: Mapping[str, Tensor] = self.best.weights if self.best else self.module.state_dict()
+        return kept
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """How many epochs and steps were learned, and after how many epochs its weights were."""
+        kept = self.best.epoch if self.best else self.at.epoch
+        return {"epoch": self.at.epoch, "step": self.at.step, "kept_epoch": kept}
+
     def _line(self, validation: float) -> dict[str, Any]:
         at = self.at
         return {
@@ -190,7 +224,8 @@ class Fitting:
         raise NeurostoreError(
             f"The {part} loss is {loss} in epoch {self.at.epoch + 1}, batch {self.at.batch + 1} "
             f"(windows of {sessions}). Lower train.learning_rate "
-            f"({self.recipe.train.learning_rate:g}), or set train.clip."
+            f"({self.recipe.train.learning_rate:g}), or set train.clip. The run is in "
+            f"{self.folder}."
         )
 
     # ---- the state as tensors and counters
@@ -200,7 +235,11 @@ class Fitting:
         tensors = {f"model.{name}": one for name, one in self.module.state_dict().items()}
         for row, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{row}.{name}": one for name, one in state.items()}
-        return Checkpoint(tensors, asdict(self.at))
+        facts: dict[str, Any] = asdict(self.at)
+        if self.best is not None:
+            tensors |= {f"best.{name}": one for name, one in self.best.weights.items()}
+            facts["best"] = {"epoch": self.best.epoch, "loss": self.best.loss}
+        return Checkpoint(tensors, facts)
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Go back to a checkpoint; to the beginning without one."""
@@ -222,6 +261,8 @@ class Fitting:
         self.optimizer.load_state_dict({**now, "state": states})
         facts = {name: checkpoint.facts[name] for name in asdict(self.at)}
         self.at = At(**facts)
+        if "best" in checkpoint.facts:
+            self.best = _Best(**checkpoint.facts["best"], weights=_below(tensors, "best."))
 
 
 def _loss_of(fitting: Fitting, batch: Batch) -> Tensor:

@@ -88,7 +88,7 @@ def train(
             except BaseException:
                 run.mark("stopped")
                 raise
-            run.finish(fitting.module.state_dict(), epoch=fitting.at.epoch, step=fitting.at.step)
+            run.finish(fitting.weights, **fitting.facts)
     return run
 
 
