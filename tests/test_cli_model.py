@@ -173,6 +173,27 @@ def test_resume_of_a_run_that_is_done_gives_it_back(capsys, lab, fitted):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="ends a process by a POSIX signal")
+def test_a_dry_run_finds_what_the_first_batch_would_show(capsys, lab, tmp_path):
+    words = small(lab, tmp_path / "new", "--arguments.boxcars", "[0.1, 3.0]")
+    for more in ([], ["--dry-run"]):
+        code, _, err = run(capsys, *words, *more)
+        assert code == 2
+        assert "longer than the history" in err
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_killed_run_is_listed_and_shown_as_killed(capsys, fitted, tmp_path):
+    shutil.copytree(fitted, tmp_path / "runs" / "dead")
+    dead = Run.open(tmp_path / "runs" / "dead")
+    dead.mark("training")
+    with dead.alone():
+        pass
+    _, out, _ = run(capsys, "runs", "list", tmp_path / "runs")
+    assert "killed" in out
+    _, out, _ = run(capsys, "runs", "show", dead.folder, "--json")
+    assert json.loads(out)["status"] == "killed"
+
+
 def test_resume_needs_no_override_again_and_refuses_another_recipe(capsys, lab, tmp_path):
     folder = tmp_path / "new"
     assert run(capsys, *small(lab, folder, "--train.epochs", "1"))[0] == 0

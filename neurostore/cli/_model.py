@@ -290,7 +290,11 @@ def _show(run: Run, *, json: bool) -> int:
 
     scores = run.scores(run.recipe.evaluate.label)
     if json:
-        facts: Mapping[str, Any] = {"recipe": run.recipe.to_json(), "scores": scores}
+        facts: Mapping[str, Any] = {
+            "status": run.status,
+            "recipe": run.recipe.to_json(),
+            "scores": scores,
+        }
         print_json({**run.facts, **facts, "metrics": records(run.metrics())})
         return DONE
     say(repr(run))
