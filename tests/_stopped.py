@@ -28,10 +28,10 @@ from neurostore.train import _train, train
 def at(point: dict[str, Any]) -> None:
     """Let this process meet a signal at the n-th call of a step."""
     place, name = {
-        "learn": (_train._Fitting, "_learn"),
-        "loss": (_train._Fitting, "_loss"),
+        "learn": (_train.Fitting, "_learn"),
+        "loss": (_train.Fitting, "_loss"),
         "replace": (_files.os, "replace"),
-        "validate": (_train._Fitting, "_validate"),
+        "validate": (_train.Fitting, "_validate"),
         "record": (Run, "record"),
     }[point["step"]]
     inner, calls = getattr(place, name), 0

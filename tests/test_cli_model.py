@@ -173,6 +173,42 @@ def test_resume_of_a_run_that_is_done_gives_it_back(capsys, lab, fitted):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="ends a process by a POSIX signal")
+def test_a_dry_run_finds_what_the_first_batch_would_show(capsys, lab, tmp_path):
+    words = small(lab, tmp_path / "new", "--arguments.boxcars", "[0.1, 3.0]")
+    for more in ([], ["--dry-run"]):
+        code, _, err = run(capsys, *words, *more)
+        assert code == 2
+        assert "longer than the history" in err
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_killed_run_is_listed_and_shown_as_killed(capsys, fitted, tmp_path):
+    shutil.copytree(fitted, tmp_path / "runs" / "dead")
+    dead = Run.open(tmp_path / "runs" / "dead")
+    dead.mark("training")
+    with dead.alone():
+        pass
+    _, out, _ = run(capsys, "runs", "list", tmp_path / "runs")
+    assert "killed" in out
+    _, out, _ = run(capsys, "runs", "show", dead.folder, "--json")
+    assert json.loads(out)["status"] == "killed"
+
+
+def test_resume_needs_no_override_again_and_refuses_another_recipe(capsys, lab, tmp_path):
+    folder = tmp_path / "new"
+    assert run(capsys, *small(lab, folder, "--train.epochs", "1"))[0] == 0
+    Run.open(folder).mark("stopped")
+    code, out, _ = run(capsys, *small(lab, folder, "--resume"))
+    assert code == 0
+    assert "done, 1 epoch" in out
+    code, _, err = run(capsys, *small(lab, folder, "--resume", "--train.epochs", "5"))
+    assert code != 0
+    assert "train.epochs was 1, found 5. Leave recipe and overrides out" in err
+    code, _, err = run(capsys, "train", "glm", lab / "lab", folder, "--resume")
+    assert code == 2
+    assert "made from recipe 'small', found 'glm'" in err
+
+
 def test_ctrl_c_ends_with_130_says_how_to_go_on_and_that_works(capsys, lab, tmp_path):
     folder = tmp_path / "long"
     words = [str(word) for word in small(lab, folder, "--train.epochs", "100000")]
@@ -309,7 +345,8 @@ def test_the_list_shows_the_score_at_80_columns(capsys, many, monkeypatch):
     code, out, err = run(capsys, "runs", "list", many)
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
-    assert head.split("  ")[0] == "id"
+    assert head.split()[:7] == ["folder", "bits", "per", "spike", "status", "epochs", "recipe"]
+    assert sorted(row.split()[0] for row in rows[:3]) == ["broken", "plain", "scored"]
     bits = Run.open(many / "scored").scores()["models"][0]["bits_per_spike"]
     assert "bits per spike" in head
     assert sum(f"{bits:.3f}" in row for row in rows) == 1

@@ -217,7 +217,7 @@ def refuse_training(monkeypatch):
     def fit(self, saving, report):
         raise AssertionError("something was trained")
 
-    monkeypatch.setattr(module._Fitting, "fit", fit)
+    monkeypatch.setattr(module.Fitting, "fit", fit)
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(
@@ -234,7 +234,7 @@ def test_a_stopped_experiment_goes_on_from_the_batch_it_was_at(
     table, grid, store, folder, tmp_path, monkeypatch, capsys
 ):
     module = sys.modules["neurostore.train._train"]
-    inner, calls = module._Fitting._learn, []
+    inner, calls = module.Fitting._learn, []
 
     def learn(self, batch):
         calls.append(batch)
@@ -242,7 +242,7 @@ def test_a_stopped_experiment_goes_on_from_the_batch_it_was_at(
         if len(calls) == 9:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Fitting, "_learn", learn)
+    monkeypatch.setattr(module.Fitting, "_learn", learn)
     grid = replace(grid, strides=(0.5,))
     with pytest.raises(KeyboardInterrupt):
         experiments.run(grid, store, tmp_path / "again")

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import neurostore
 from neurostore import _declared, recipes
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.recipes import Data, Parts, Recipe, Training, load
 from neurostore.recipes._recipe import digest
 from neurostore.sample import Spikes, Window
+from neurostore.simulate import simulate
 
 TEXT = """
 architecture = "{architecture}"
@@ -112,6 +114,24 @@ def test_the_command_line_sets_every_kind_of_value(write) -> None:
     assert recipe.split.arguments["ratios"] == {"train": 8.0, "validation": 1.0, "test": 2.0}
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["[0.02,0.1,0.3]", "[0.02, 0.1, 0.3]", "0.02,0.1,0.3", "0.02, 0.1, 0.3", "0.02 0.1 0.3"],
+)
+def test_a_list_is_said_as_words_with_commas_or_as_json(write, words) -> None:
+    recipe = load(write(), ["--arguments.boxcars", *words.split()])
+    assert recipe.arguments["boxcars"] == (0.02, 0.1, 0.3)
+
+
+def test_several_sessions_are_chosen_by_their_ids_and_a_sentence_stays_sql(write) -> None:
+    recipe = load(write(), ["--data.sessions", "w/1", "w/2"])
+    assert recipe.data.sessions == ("w/1", "w/2")
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    sql = "id IN ('w/1', 'w/2')"
+    assert load(write(), ["--data.sessions", sql]).data.sessions == sql
+    assert load(write(), ["--data.sessions", "none"]).data.sessions is None
+
+
 def test_overrides_from_python_are_typed_as_the_file_is(write) -> None:
     recipe = load(write(), {"train.epochs": 2, "arguments.boxcars": [0.5]})
     assert (recipe.train.epochs, recipe.arguments["boxcars"]) == (2, (0.5,))
@@ -152,6 +172,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_and_the_place(write, words, 
         ("--arguments.deep yes", "arguments.deep must be true or false, found yes"),
         ("--arguments.pair 3", "a list of 2: a whole number, text, found 3"),
         ("--arguments.boxcars 1 x", "a list, each a finite number, found 1 x"),
+        ("--arguments.boxcars 1,,2", "found 1,,2 in command line. Say a list as words (1 2)"),
+        ("--arguments.boxcars [1,x]", "with commas (1,2) or as JSON ([1, 2])"),
+        ("--arguments.boxcars [[1]]", "a list, each a finite number, found [[1]]"),
         ("--arguments.gain x", "a finite number or none, found x"),
         ("--arguments.scales 3", "arguments.scales must be a table, found 3"),
         ("--train.epochs 0", "train.epochs is 1 or more, found 0"),
@@ -235,6 +258,18 @@ def test_the_same_choice_again_keeps_the_rest_of_its_table(write) -> None:
 def test_a_split_is_stored_or_made_and_never_both(write, change, found) -> None:
     with pytest.raises(UsageError, match=found):
         load(write(TEXT.replace(*change)))
+
+
+def test_a_label_that_gets_no_row_is_refused_with_the_rows_there_are(write, tmp_path) -> None:
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("80 s") as tx:
+        tx.put(simulate(0, units=2, seconds=80).builder("sim", "a").build())
+    with pytest.raises(UsageError) as caught:
+        recipes.split_of(load(write()), store)
+    message = "The split has 1 row (train 1), none of them for validation, test. Shorten split.bl"
+    assert message in str(caught.value)
+    words = ["--split.ratios", "train=1", "validation=0"]
+    assert recipes.split_of(load(write(), words), store).labels == ("train",)
 
 
 def test_streams_and_forward_are_checked_against_one_another_before_any_data(write) -> None:

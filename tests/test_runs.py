@@ -231,7 +231,9 @@ def test_another_dataset_is_refused_with_everything_that_differs(run, split, rec
         "recipe: train.epochs was 20, found 3",
     ):
         assert line in text
-    assert "snapshot SNAP" in caught.value.line
+    assert "Leave recipe and overrides out" in caught.value.line
+    with pytest.raises(RefusedError, match="Open the store at the run's snapshot SNAP"):
+        run.check(other)
 
 
 def test_what_is_compared_can_be_chosen(run, split):
@@ -304,6 +306,20 @@ def test_one_process_trains_in_a_folder_at_a_time(run):
         pass
     with run.alone():
         pass
+
+
+def test_a_run_that_nobody_trains_any_more_was_killed(run, monkeypatch):
+    assert run.status == "training", "it was never begun: there is no lock to ask"
+    with run.alone():
+        assert Run.open(run.folder).status == "training"
+    assert Run.open(run.folder).status == "killed"
+    assert runs.find(run.folder.parent)["status"].tolist() == ["killed"]
+    with run.alone():
+        assert run.status == "training", "asking takes no lock away"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert run.status == "training", "where it cannot be told"
+    run.mark("stopped")
+    assert run.status == "stopped"
 
 
 def write_for_ever(folder: str) -> None:

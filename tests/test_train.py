@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _small
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from neurostore.errors import NeurostoreError, NotFoundError, RefusedError, Usag
 from neurostore.recipes import load
 from neurostore.runs import Checkpoint, Run
 from neurostore.simulate import simulate
-from neurostore.train import _train, null_of, train
+from neurostore.train import _train, null_of, rehearse, train
 from neurostore.train._prepare import Data
 
 HERE = Path(__file__).parent
@@ -160,14 +161,14 @@ def train_split(recipe, store):
 
 def test_no_window_of_a_training_lies_in_test_time(store, write, tmp_path, monkeypatch):
     seen: dict[str, set[int]] = {}
-    inner = _train._Fitting._loss
+    inner = _train.Fitting._loss
 
     def loss(self, batch):
         for session, start in zip(batch.session, batch.tick.tolist(), strict=True):
             seen.setdefault(session, set()).add(start)
         return inner(self, batch)
 
-    monkeypatch.setattr(_train._Fitting, "_loss", loss)
+    monkeypatch.setattr(_train.Fitting, "_loss", loss)
     run = train(write("--train.epochs", "1"), store, tmp_path / "run", progress=False)
     for session, starts in seen.items():
         length = int(0.3 * store.session(session).clock.rate)
@@ -209,10 +210,10 @@ def test_torch_has_its_threads_back_afterwards(store, write, tmp_path):
     torch.set_num_threads(2)
     seen = []
     recipe = write("--train.epochs", "1")
-    inner = _train._Fitting._validate
+    inner = _train.Fitting._validate
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            _train._Fitting,
+            _train.Fitting,
             "_validate",
             lambda *all: (seen.append(torch.get_num_threads()), inner(*all))[1],
         )
@@ -239,6 +240,95 @@ def test_on_a_terminal_a_bar_shows_loss_and_speed(store, write, tmp_path, capsys
     assert "epoch 2/2" in said
     assert "windows/s" in said
     assert "loss" in said
+
+
+# ---- the weights that are kept
+
+
+@pytest.fixture(scope="module")
+def best(store, write, tmp_path_factory):
+    """A run on spikes without memory, steps too large, whose best weights are kept."""
+    words = [
+        "--train.keep",
+        "best",
+        "--train.learning_rate",
+        "0.3",
+        "--train.epochs",
+        "4",
+        "--train.schedule",
+        "constant",
+    ]
+    recipe = write(*words, architecture="_networks:Noisy")
+    return train(recipe, store, tmp_path_factory.mktemp("best") / "run", progress=False)
+
+
+def validation(store, run: Run, weights) -> float:
+    """The loss of some weights over the windows of validation."""
+    fitting = _train.Fitting.of(run.recipe, Data.of(run.recipe, store, run.split))
+    if weights is not None:
+        fitting.module.load_state_dict(weights)
+    fitting.model.eval()
+    parts = list(fitting.data.validation.loader(run.recipe.train.batch_size, shuffle=False))
+    with torch.no_grad():
+        losses = [float(fitting._loss(batch)) * len(batch.session) for batch in parts]
+    return sum(losses) / len(fitting.data.validation)
+
+
+def test_the_best_weights_have_the_lowest_loss_in_validation_of_all_epochs(store, best):
+    losses = [validation(store, best, None), *best.metrics()["validation_loss"]]
+    kept = best.facts["weights"]["kept_epoch"]
+    assert losses[kept] == min(losses)
+    assert 0 < kept < 4, f"or a plain choice would do: {losses}"
+    assert validation(store, best, best.weights()) == pytest.approx(min(losses), abs=1e-7)
+
+
+def test_with_nothing_to_learn_the_best_is_no_worse_than_the_training_mean(tmp_path, write):
+    lab = neurostore.create(tmp_path / "lab")
+    rng = np.random.default_rng(0)
+    times = {f"u{k}": np.sort(rng.uniform(0, 60, 300 + 60 * k)) for k in range(3)}
+    with lab.transaction("Poisson") as tx:
+        tx.put(_small.builder(times))
+    words = ["--train.keep", "best", "--arguments.boxcars", "0.02,0.1", "--train.epochs", "3"]
+    glm = {"architecture": "neurostore.models.glm:GLM", "sessions": "id = 'sim/a'"}
+    run = train(write(*words, "--train.learning_rate", "0.5", **glm), lab, tmp_path / "run")
+    mean = validation(lab, run, None)
+    assert run.metrics()["validation_loss"].iloc[-1] > mean
+    assert validation(lab, run, run.weights()) <= mean
+
+
+def test_the_best_weights_are_the_same_to_the_bit_however_often_a_run_was_stopped(
+    store, best, tmp_path, monkeypatch
+):
+    class Stop(Exception):
+        pass
+
+    inner = {name: getattr(_train.Fitting, name) for name in ("_learn", "_validate")}
+    left = {}
+
+    def stopping(name):
+        def step(self, *all):
+            left[name] -= 1
+            if not left[name]:
+                raise Stop
+            return inner[name](self, *all)
+
+        return step
+
+    for name in inner:
+        monkeypatch.setattr(_train.Fitting, name, stopping(name))
+    folder = tmp_path / "run"
+    for learned, validated in ((2, 9), (3, 9), (99, 2), (99, 1), (99, 2), (999, 99)):
+        left.update(_learn=learned, _validate=validated)
+        begun = (folder / "run.json").is_file()
+        named = {"resume": begun, "progress": False, "checkpoint_seconds": 0.0}
+        if validated == 99:
+            run = train(best.recipe, store, folder, **named)
+        else:
+            with pytest.raises(Stop):
+                train(best.recipe, store, folder, **named)
+    assert same_weights(run, best)
+    assert lines(run) == lines(best)
+    assert run.facts["weights"] == best.facts["weights"]
 
 
 # ---- what is refused
@@ -268,6 +358,25 @@ def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_first_batch_would_show_is_refused_before_there_is_a_folder(
+    store, write, tmp_path
+):
+    recipe = write("--arguments.boxcars", "1.0", architecture="neurostore.models.glm:GLM")
+    for attempt in (
+        lambda: train(recipe, store, tmp_path / "run", progress=False),
+        lambda: rehearse(recipe, store),
+    ):
+        with pytest.raises(UsageError, match="longer than the history"):
+            attempt()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_reads_and_writes_nothing_that_a_training_has(store, write, whole, tmp_path):
+    recipe = write()
+    rehearse(recipe, store)
+    assert same_weights(train(recipe, store, tmp_path / "run", progress=False), whole)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(store, write, tmp_path):
     with pytest.raises(UsageError, match="has no device 'cuda', it has: cpu"):
@@ -289,16 +398,26 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_sessions(store, wri
     epoch, batch = divmod(12, batches)
     assert f"training loss is nan in epoch {epoch + 1}, batch {batch + 1}" in caught.value.line
     assert "windows of sim/a" in caught.value.line
+    assert str(tmp_path / "run") in caught.value.line
     assert Run.open(tmp_path / "run").status == "stopped"
 
 
 def test_a_run_goes_on_with_its_own_recipe_and_data_alone(whole, store, write, tmp_path):
-    with pytest.raises(RefusedError, match=r"train.epochs was 3, found 4"):
+    with pytest.raises(RefusedError, match=r"train.epochs was 3, found 4. Leave recipe and over"):
         train(write("--train.epochs", "4"), store, whole.folder, resume=True)
     with pytest.raises(RefusedError, match="session sim/b is not there"):
         train(write(sessions="id = 'sim/a'"), store, whole.folder, resume=True)
     with pytest.raises(NotFoundError, match="No run"):
         train(write(), store, tmp_path / "none", resume=True)
+
+
+def test_without_a_recipe_a_run_goes_on_with_the_one_it_keeps(whole, store, tmp_path):
+    again = train(None, store, whole.folder, resume=True, progress=False)
+    assert (again.id, again.recipe) == (whole.id, whole.recipe)
+    with pytest.raises(UsageError, match="leave the overrides out"):
+        train(None, store, whole.folder, {"train.epochs": 3}, resume=True)
+    with pytest.raises(UsageError, match="begins with a recipe, found None"):
+        train(None, store, tmp_path / "new")
 
 
 def test_later_commits_that_leave_its_data_alone_do_not_matter(whole, store, write):
@@ -399,9 +518,9 @@ def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, 
             signal.raise_signal(signal.SIGINT)
         return inner(self, batch)
 
-    inner, before = _train._Fitting._loss, signal.getsignal(signal.SIGINT)
+    inner, before = _train.Fitting._loss, signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_train._Fitting, "_loss", twice)
+        patch.setattr(_train.Fitting, "_loss", twice)
         with pytest.raises(KeyboardInterrupt, match="epoch 1 after batch 1; all is saved"):
             train(write(), store, tmp_path / "run", progress=False)
         assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1

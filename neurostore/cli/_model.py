@@ -16,6 +16,7 @@ from neurostore.errors import UsageError, counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from neurostore import recipes
     from neurostore.evaluate import Scores
     from neurostore.runs import Run
 
@@ -50,30 +51,53 @@ def train(
         dry_run: Show the resolved recipe and the data, train nothing.
         at: A tag or snapshot of the store instead of the newest one.
         json: Print what the run says of itself as JSON.
-        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3.
+        overrides: Values over those of the recipe, as many as wanted: --train.epochs 3. With
+            --resume none are needed: the run keeps its own.
     """
     from neurostore import recipes
     from neurostore.train import train as fit
 
     store = neurostore.open(url, at)
-    said = recipes.load(recipe, overrides)
+    own = resume and not overrides
+    said = _recipe_of(folder, recipe) if own else recipes.load(recipe, overrides)
     if dry_run:
-        split = recipes.split_of(said, store)
-        parts = {label: recipes.dataset(said, store, split[label]) for label in split.labels}
-        if json:
-            data = {label: {**one.identity(), "windows": len(one)} for label, one in parts.items()}
-            print_json({"recipe": said.to_json(), "data": data})
-            return DONE
-        console().print(said.show())
-        for one in parts.values():
-            say(repr(one))
-        say("Dry run: nothing was trained.")
-        return DONE
+        return _rehearsed(said, store, json=json)
     run = fit(said, store, folder, resume=resume, progress=not json)
     if json:
         print_json(run.facts)
     else:
         say(f"{run!r}\nScore it: neurostore evaluate {folder}")
+    return DONE
+
+
+def _recipe_of(folder: Path, named: str) -> recipes.Recipe:
+    """The recipe that a run was made from, where it is the one that is named."""
+    from neurostore.runs import Run
+
+    run = Run.open(folder)
+    if Path(named).stem != run.recipe.name:
+        raise UsageError(
+            f"The run in {folder} was made from recipe {run.recipe.name!r}, found {named!r}. Name "
+            f"{run.recipe.name} to go on with it, or begin another run in a folder of its own."
+        )
+    return run.recipe
+
+
+def _rehearsed(recipe: recipes.Recipe, store: neurostore.Store, *, json: bool) -> int:
+    from neurostore import recipes
+    from neurostore.train import rehearse
+
+    split = recipes.split_of(recipe, store)
+    parts = {label: recipes.dataset(recipe, store, split[label]) for label in split.labels}
+    rehearse(recipe, store)
+    if json:
+        data = {label: {**one.identity(), "windows": len(one)} for label, one in parts.items()}
+        print_json({"recipe": recipe.to_json(), "data": data})
+        return DONE
+    console().print(recipe.show())
+    for label, one in parts.items():
+        say(f"{label}: {one!r}")
+    say("Dry run: the model takes the data and gives a loss; nothing was trained.")
     return DONE
 
 
@@ -247,20 +271,23 @@ def runs(
     if json:
         print_json(records(frame))
     elif action == "list":
-        print_table(_listed(frame), "run", least=3)
+        print_table(_listed(frame, folders[0]), "run", least=3)
     else:
         print_table(_beside(frame), "difference", least=4)
     return DONE
 
 
-def _listed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Runs for a terminal: the score stands where a narrow one shows it."""
+def _listed(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Runs for a terminal: by their folders below the one that is listed, scores first."""
     from neurostore.evaluate import said
 
+    place = folder.expanduser().absolute()
+    below = [str(Path(one).absolute().relative_to(place)) for one in frame["folder"]]
     bits = [said(None if one != one else one) for one in frame["bits_per_spike"]]
-    made = frame.assign(**{"bits per spike": bits, "epochs": frame["epochs"].astype("Int64")})
-    names = ["id", "bits per spike", "status", "epochs", "recipe", "sessions", "folder", "snapshot"]
-    return made.assign(sessions=frame["sessions"].astype("Int64"))[names]
+    made = frame.assign(**{"folder": below, "bits per spike": bits})
+    whole = {name: made[name].astype("Int64") for name in ("epochs", "sessions")}
+    names = ["folder", "bits per spike", "status", "epochs", "recipe", "sessions", "snapshot"]
+    return made.assign(**whole)[names]
 
 
 def _beside(frame: pd.DataFrame) -> pd.DataFrame:
@@ -273,7 +300,11 @@ def _show(run: Run, *, json: bool) -> int:
 
     scores = run.scores(run.recipe.evaluate.label)
     if json:
-        facts: Mapping[str, Any] = {"recipe": run.recipe.to_json(), "scores": scores}
+        facts: Mapping[str, Any] = {
+            "status": run.status,
+            "recipe": run.recipe.to_json(),
+            "scores": scores,
+        }
         print_json({**run.facts, **facts, "metrics": records(run.metrics())})
         return DONE
     say(repr(run))

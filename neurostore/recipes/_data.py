@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import UsageError
+from neurostore.clocks import exact
+from neurostore.errors import UsageError, counted
 from neurostore.recipes._recipe import Recipe
 from neurostore.recipes._resolve import methods
 from neurostore.sample import Dataset, choose
@@ -22,7 +23,8 @@ def split_of(recipe: Recipe, store: Store) -> Split:
     Raises
     ------
     UsageError
-        Where the stored one is a part only, or nothing can be split.
+        Where the stored one is a part only, nothing can be split, or a label of the ratios gets
+        no row.
     """
     said = recipe.split
     if said.stored is not None:
@@ -38,7 +40,21 @@ def split_of(recipe: Recipe, store: Store) -> Split:
         for one in choose(store, recipe.data.sessions, recipe.data.units)
     ]
     made: Split = methods()[str(said.method)](recipe.name, timelines, **said.arguments)
+    _refuse_unlabelled(made)
     return made
+
+
+def _refuse_unlabelled(split: Split) -> None:
+    """A label that is asked for and gets nothing is missed only when somebody reads it."""
+    ratios: Any = split.definition["ratios"]
+    lacking = [label for label, share in ratios if exact(share) > 0 and label not in split.labels]
+    if lacking:
+        got = ", ".join(f"{one} {int((split.label == one).sum())}" for one in split.labels)
+        raise UsageError(
+            f"The split has {counted(len(split), 'row')} ({got}), none of them for "
+            f"{', '.join(lacking)}. Shorten split.block, choose more sessions, or, for trials with "
+            "gaps between them, set split.method by_trial and split.trials."
+        )
 
 
 def dataset(

@@ -28,16 +28,18 @@ class Data:
 
     Parameters
     ----------
-    sessions, units : str, optional
-        SQL over the columns of ``store.sessions()`` and ``store.units()``, or the id of one
-        session; all without it.
+    sessions : str or sequence of str, optional
+        The id of one session, ids of several, or SQL over the columns of ``store.sessions()``; all
+        without it.
+    units : str, optional
+        SQL over the columns of ``store.units()``; all without it.
     history_may_cross : bool
         Whether the history of a window may lie outside of its own part of the split.
     same_units : bool
         Whether sessions that list the same unit ids recorded the same units.
     """
 
-    sessions: str | None = None
+    sessions: str | tuple[str, ...] | None = None
     units: str | None = None
     history_may_cross: bool = False
     same_units: bool = False
@@ -86,6 +88,9 @@ class Training:
         Of the learning rate, over all steps; cosine ends at 0.
     clip : float, optional
         Largest norm of the gradient.
+    keep : {"last", "best"}
+        The weights that a run ends with: those after the last epoch, or those with the lowest
+        loss in validation, of all epochs and of the untrained model.
     threads : int
         Of torch; more of them slow a small model down.
     """
@@ -97,6 +102,7 @@ class Training:
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float | None = None
     threads: int = 1
+    keep: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):

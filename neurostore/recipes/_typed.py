@@ -172,9 +172,9 @@ def typed(node: Tree | Leaf, annotation: Any, key: str, origins: Origins) -> Any
         )
     except (TypeError, ValueError) as error:
         found = f"{value}" if isinstance(value, Words) else f"{value!r}"
-        raise UsageError(
-            f"{key} must be {described(annotation)}, found {found} in {origin}."
-        ) from error
+        said = f"{key} must be {described(annotation)}, found {found} in {origin}."
+        forms = f" {FORMS}" if isinstance(value, Words) and _takes_list(annotation) else ""
+        raise UsageError(said + forms) from error
     if isinstance(made, dict) and made:
         origins.update({f"{key}.{name}": (one, origin) for name, one in made.items()})
     else:
@@ -186,6 +186,13 @@ def _plain(node: Tree | Leaf) -> Any:
     if isinstance(node, Leaf):
         return node.value
     return {name: _plain(one) for name, one in node.items()}
+
+
+def _takes_list(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return any(_takes_list(one) for one in get_args(annotation))
+    return origin in (tuple, list, abc.Sequence)
 
 
 def _is_table(annotation: Any) -> bool:
@@ -268,14 +275,26 @@ def _spoken(words: tuple[str, ...], annotation: Any) -> Any:
         said = {str(one): one for one in inner}
         return said[words[0]] if len(words) == 1 and words[0] in said else _no(words)
     if origin in (tuple, list, abc.Sequence):
-        each = _each(origin, inner, len(words))
-        return tuple(_spoken((word,), kind) for word, kind in zip(words, each, strict=True))
+        return _listed(words, annotation)
     if _is_table(annotation) and annotation is not Any:
         pairs = [word.split("=", 1) for word in words]
         return {name: _spoken((word,), (inner or (str, Any))[-1]) for name, word in pairs}
     if len(words) != 1:
         return _no(words)
     return _word(words[0], annotation)
+
+
+FORMS = "Say a list as words (1 2), with commas (1,2) or as JSON ([1, 2])."
+
+
+def _listed(words: tuple[str, ...], annotation: Any) -> tuple[Any, ...]:
+    """A list in one of the `FORMS`."""
+    if words[0].startswith("["):
+        found: tuple[Any, ...] = fit(json.loads(" ".join(words)), annotation)
+        return found
+    parts = [part for word in words for part in word.removesuffix(",").split(",")]
+    each = _each(get_origin(annotation), get_args(annotation), len(parts))
+    return tuple(_spoken((part,), kind) for part, kind in zip(parts, each, strict=True))
 
 
 def _word(word: str, annotation: Any) -> Any:

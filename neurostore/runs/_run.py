@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 
     from neurostore.splits import Split
 
-Status: TypeAlias = Literal["training", "stopped", "done"]
+Status: TypeAlias = Literal["training", "killed", "stopped", "done"]
 
 RUN, RECIPE, SPLIT, METRICS = "run.json", "recipe.json", "split.json", "metrics.jsonl"
 WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.safetensors"
+LOCK = ".lock"
+
+ASKED = 0.2
+"""Seconds that a training waits for its lock, which `Run.status` takes for a moment to ask."""
 
 
 class Run:
@@ -131,9 +135,24 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """``training`` (or killed while it was), ``stopped`` or ``done``."""
+        """``training``, ``killed`` while it was, ``stopped`` or ``done``.
+
+        A run is training where a process says so and holds its lock; where the lock cannot be
+        asked, in a folder that may not be written for instance, what the process said stands.
+        """
         said: Status = self.facts["status"]
-        return said
+        return "killed" if said == "training" and self._left() else said
+
+    def _left(self) -> bool:
+        """Whether a process once trained here, and none does now."""
+        path = self.folder / LOCK
+        if not path.is_file() or not os.access(path, os.W_OK):
+            return False
+        try:
+            with filelock.FileLock(path, timeout=0):
+                return True
+        except (filelock.Timeout, OSError):
+            return False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -197,7 +216,9 @@ class Run:
         return pd.DataFrame(self._lines())
 
     def weights(self) -> dict[str, Tensor]:
-        """The last weights of a run that is done, by name, on the CPU.
+        """The weights that a run ended with, by name, on the CPU.
+
+        ``facts["weights"]`` says after how many epochs they were (``kept_epoch``).
 
         Raises
         ------
@@ -239,17 +260,23 @@ class Run:
         RefusedError
             With everything that differs, one line each.
         """
-        found = list(differences(self.identity, identity, parts))
-        if recipe is not None:
-            for key, (ours, theirs) in self.recipe.differs(recipe).items():
-                found.append(f"recipe: {key} was {ours!r}, found {theirs!r}")
-        if found:
-            more = "".join(f"\n  {line}" for line in found)
-            raise RefusedError(
-                f"Run {self.id} was made from something else: {found[0]}"
-                f"{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}. Open the store at "
-                f"the run's snapshot {self.snapshot}, or begin another run.{more}"
-            )
+        other = {} if recipe is None else self.recipe.differs(recipe)
+        found = [f"recipe: {k} was {ours!r}, found {now!r}" for k, (ours, now) in other.items()]
+        found += differences(self.identity, identity, parts)
+        if not found:
+            return
+        way = (
+            "Leave recipe and overrides out, to go on with the run's own (recipe=None; on the "
+            "command line: --resume and no override)"
+            if other
+            else f"Open the store at the run's snapshot {self.snapshot}"
+        )
+        more = "".join(f"\n  {line}" for line in found)
+        raise RefusedError(
+            f"Run {self.id} was made from something else: {found[0]}"
+            f"{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}. {way}, or begin another "
+            f"run.{more}"
+        )
 
     # ---- what a training writes
 
@@ -275,8 +302,9 @@ class Run:
         return _files.read_tensors(path) if path.is_file() else None
 
     def finish(self, weights: Mapping[str, Tensor], **facts: JSON) -> None:
-        """Write the last weights, and that the run is done."""
+        """Write the weights it ends with and what is said of them, and that the run is done."""
         _files.write_tensors(self.folder / WEIGHTS, Checkpoint(weights, facts))
+        self.facts = {**self.facts, "weights": facts}
         self.mark("done")
 
     @contextmanager
@@ -288,7 +316,7 @@ class Run:
         ConflictError
             Where one does.
         """
-        lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+        lock = filelock.FileLock(self.folder / LOCK, timeout=ASKED)
         try:
             lock.acquire()
         except filelock.Timeout as error:

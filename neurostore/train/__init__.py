@@ -5,8 +5,8 @@ The package can be called: ``neurostore.train(...)`` is `neurostore.train.train(
 
 from neurostore._callable import callable_as
 from neurostore.train._prepare import inputs, null_of
-from neurostore.train._train import train
+from neurostore.train._train import rehearse, train
 
 callable_as(__name__, train)
 
-__all__ = ["inputs", "null_of", "train"]
+__all__ = ["inputs", "null_of", "rehearse", "train"]
