@@ -518,9 +518,9 @@ def test_a_first_ctrl_c_waits_for_the_batch_and_a_second_does_not(store, write, 
             signal.raise_signal(signal.SIGINT)
         return inner(self, batch)
 
-    inner, before = _train.Fitting._loss, signal.getsignal(signal.SIGINT)
+    inner, before = _train.Fitting._learn, signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_train.Fitting, "_loss", twice)
+        patch.setattr(_train.Fitting, "_learn", twice)
         with pytest.raises(KeyboardInterrupt, match="epoch 1 after batch 1; all is saved"):
             train(write(), store, tmp_path / "run", progress=False)
         assert Run.open(tmp_path / "run").checkpoint().facts["batch"] == 1

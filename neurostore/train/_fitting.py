@@ -160,10 +160,14 @@ class Fitting:
 
         self.model.train()
         with torch.no_grad():
-            float(_loss_of(self, batch))
+            float(self._loss(batch))
 
     def _loss(self, batch: Batch) -> Tensor:
-        return _loss_of(self, batch)
+        batch = batch.to(self.fabric.device)
+        recorded, observed = target(batch)
+        output = self.model(**inputs(self.module, batch))
+        loss: Tensor = self.module.loss(output, recorded, observed)
+        return loss
 
     def _rate(self, step: int) -> float:
         """The learning rate of a step; a cosine reaches 0 after the last one."""
@@ -263,14 +267,6 @@ class Fitting:
         self.at = At(**facts)
         if "best" in checkpoint.facts:
             self.best = _Best(**checkpoint.facts["best"], weights=_below(tensors, "best."))
-
-
-def _loss_of(fitting: Fitting, batch: Batch) -> Tensor:
-    batch = batch.to(fitting.fabric.device)
-    recorded, observed = target(batch)
-    output = fitting.model(**inputs(fitting.module, batch))
-    loss: Tensor = fitting.module.loss(output, recorded, observed)
-    return loss
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
