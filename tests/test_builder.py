@@ -782,19 +782,3 @@ def test_an_attribute_without_json_is_refused_and_named(value: object) -> None:
 def test_a_session_needs_names_that_are_text(dataset: object, session: object) -> None:
     with pytest.raises(UsageError):
         SessionBuilder(dataset=dataset, session=session)
-
-
-def test_tables_that_last_a_thousand_times_differently_are_a_finding():
-    store = neurostore.create("memory://spans")
-    for name, scale in (("seconds", 1.0), ("milliseconds", 1000.0)):
-        made = neurostore.SessionBuilder(dataset="d", session=name)
-        made.add_units({"u": np.arange(0, 900, 0.5) * scale})
-        made.add_behaviour("wheel", np.zeros(900), time=np.arange(900.0), units="rad")
-        made.add_intervals("trials", [10.0, 800.0], [20.0, 899.0])
-        with store.transaction(name) as tx:
-            tx.put(made)
-    assert not store.session("d/seconds").findings
-    (found,) = store.session("d/milliseconds").findings
-    assert found.severity == "violation"
-    assert "spikes lasts 899,500 s" in found.message
-    assert "milliseconds" in found.message

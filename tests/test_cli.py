@@ -198,17 +198,3 @@ def test_a_reader_that_leaves_early_is_no_error(lab):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=60) == 0
-
-
-def test_the_raster_counts_every_spike(capsys, lab):
-    store = neurostore.open(lab)
-    for id in store.sessions()["id"]:
-        said = run(capsys, "show", lab, id)[1]
-        shown = {
-            line.split()[0]: int(line.split()[-1].replace(",", ""))
-            for line in said.split("a column\n")[1].splitlines()
-            if any(bar in line for bar in "▁▂▃▄▅▆▇█")
-        }
-        table = store.units(f"session = '{id}'").set_index("unit")["n_spikes"]
-        assert shown
-        assert shown == {unit: table[unit] for unit in shown}

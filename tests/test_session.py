@@ -346,21 +346,3 @@ def test_a_forked_child_is_told_how_workers_start_and_does_not_hang(tmp_path):
     process.join(timeout=60)
     assert process.exitcode == 0
     assert "spawn" in sent.get()
-
-
-def test_pynapple_interpolates_nothing_across_samples_that_are_not_valid():
-    pytest.importorskip("pynapple")
-    store = neurostore.create("memory://pynapple-holes")
-    made = neurostore.SessionBuilder(dataset="d", session="s")
-    valid = np.ones(100, dtype=bool)
-    valid[20:40] = valid[41:60] = False  # one valid sample stands alone
-    made.add_behaviour("x", np.arange(100.0), start=0, rate=10, units="m", valid=valid)
-    made.add_behaviour("y", np.ones((100, 2)), start=0, rate=10, units="m", valid=valid)
-    with store.transaction("holes") as tx:
-        tx.put(made)
-    found = store.session("d/s").to_pynapple()
-    for name in ("x", "y"):
-        assert len(found[name]) == valid.sum()
-        support = found[name].time_support
-        assert support.tot_length() == pytest.approx(1.9 + 3.9, abs=1e-4)
-        assert len(support) == 3

@@ -216,8 +216,8 @@ def _raster(session: Session, width: int) -> list[str]:
         return []
     columns = max(20, min(100, width - 24))
     span = session.stop - session.start
-    bin = span / columns * (1 + 1e-9)  # a little more: the last spike lies at the very end
-    counts = session.counts(session.start, session.stop + bin / 2, bin)
+    bin = span / columns
+    counts = session.counts(session.start, session.stop, bin)
     busiest = counts.sum("bin").argsort().values[::-1][:12]
     lines = [f"  raster of {len(busiest)} of {counts.shape[0]} units, {bin:.3g} s a column"]
     for row in sorted(busiest):

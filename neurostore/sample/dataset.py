@@ -207,9 +207,8 @@ class Dataset:
             raise UsageError(
                 "A dataset gives one window a number; sample(n) or loader(n) give many."
             )
-        if not -len(self) <= index < len(self):  # an IndexError ends an iteration
-            raise IndexError(f"Window {index:,} of {len(self):,}: there is none.")
-        return self._finish(self.read(self.plan.address(np.array([index % len(self)]))))
+        number = range(len(self))[index]  # an IndexError ends an iteration
+        return self._finish(self.read(self.plan.address(np.array([number]))))
 
     def sample(self, windows: int, seed: int = 0) -> Any:
         """So many windows, drawn without replacement; always the same for a seed.

@@ -23,12 +23,7 @@ def convert(session: Session, nap: ModuleType) -> dict[str, Any]:
             dataset["valid"].values if "valid" in dataset else np.ones(len(dataset["time"]), bool)
         )
         time, value = dataset["time"].values[valid], dataset["value"].values[valid]
-        there = None if valid.all() else _runs(nap, dataset["time"].values, valid)
-        made[name] = (
-            nap.Tsd(time, value, time_support=there)
-            if value.ndim == 1
-            else _frame(nap, dataset, time, value, there)
-        )
+        made[name] = nap.Tsd(time, value) if value.ndim == 1 else _frame(nap, dataset, time, value)
     for name in session.intervals:
         made[name] = _intervals(session, name, nap)
     return made
@@ -43,16 +38,6 @@ def _intervals(session: Session, name: str, nap: ModuleType) -> Any:
         return frame
     more = frame.drop(columns=["start", "stop", "valid"])
     return nap.IntervalSet(start, stop, metadata=more if len(more.columns) else None)
-
-
-def _runs(nap: ModuleType, time: Any, valid: Any) -> Any:
-    """Runs of valid samples, so that nothing is interpolated across what was not observed."""
-    edges = np.flatnonzero(np.diff(np.r_[False, valid, False].astype(int)))
-    start, last = time[edges[::2]], time[edges[1::2] - 1]
-    if not len(start):
-        return None
-    alone = last <= start  # pynapple wants an end behind the start
-    return nap.IntervalSet(start, np.where(alone, np.nextafter(start + 1e-6, np.inf), last))
 
 
 def _support(session: Session, nap: ModuleType) -> Any:
@@ -71,6 +56,6 @@ def _units(session: Session, nap: ModuleType, support: Any) -> Any:
     return group
 
 
-def _frame(nap: ModuleType, dataset: Any, time: Any, value: Any, there: Any) -> Any:
+def _frame(nap: ModuleType, dataset: Any, time: Any, value: Any) -> Any:
     columns = [str(name) for name in dataset["channel"].values] if "channel" in dataset else None
-    return nap.TsdFrame(time, value, columns=columns, time_support=there)
+    return nap.TsdFrame(time, value, columns=columns)

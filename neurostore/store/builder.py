@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurostore.clocks import MISSING, REACH, Clock, choose, exact
+from neurostore.clocks import REACH, Clock, choose, exact
 from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
 from neurostore.store import _columns, tables
@@ -141,44 +141,7 @@ def check(staged: Staged) -> list[Finding]:
     """
     findings = [*staged.findings, *check_tables(staged.tables)]
     refuse(staged.id, findings)
-    return [*findings, *_spans(staged)]
-
-
-UNLIKE = 100
-"""Times that one table may last longer than another one of its session: milliseconds last 1000."""
-
-
-def _spans(staged: Staged) -> list[Finding]:
-    """A finding where two tables last so differently that one may be in another unit of time."""
-    ends = {name: found for name, one in staged.tables.items() if (found := _ends(one))}
-    rate = float(staged.clock.rate)
-    begin = min((first for first, _ in ends.values()), default=0)
-    lasts = sorted((last - begin, name) for name, (_, last) in ends.items())
-    if len(lasts) < 2 or not rate <= lasts[0][0] < lasts[-1][0] / UNLIKE:
-        return []
-    (short, brief), (long, late) = lasts[0], lasts[-1]
-    message = (
-        f"{late} lasts {long / rate:,.6g} s, {brief} {short / rate:,.6g} s: is one of them in "
-        "milliseconds, or in samples?"
-    )
-    return [Finding("sessions/v1/stop/spans", "violation", late, "time", message)]
-
-
-def _ends(table: Table) -> tuple[int, int] | None:
-    """First and last tick of a table with times of its own; None where it has none."""
-    columns, kind = table.columns, table.name.partition("/")[0]
-    if kind in ("intervals", "presentations") and table.name != "intervals/observed":
-        valid = np.asarray(columns["valid"].values[:])
-        start, stop = (np.asarray(columns[name].values[:])[valid] for name in ("start", "stop"))
-        return (int(start.min()), int(stop.max())) if len(start) else None
-    if "time" not in columns or not table.rows:
-        return None
-    time = columns["time"].values
-    if kind == "spikes":  # sorted, and none is missing
-        return int(time[:1][0]), int(time[-1:][0])
-    there = np.asarray(time[:])
-    there = there[there != MISSING]
-    return (int(there[0]), int(there[-1])) if len(there) else None
+    return findings
 
 
 def refuse(id: str, findings: Sequence[Finding]) -> None:
