@@ -37,14 +37,14 @@ def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Findi
         return []
     other = min(soon, key=lambda name: ends[name][1])
     message = (
-        f"{id}: {late} ends at {ends[late][1]:,.1f} s, {other} at {ends[other][1]:,.1f} s, more than "
-        f"{FACTOR} times sooner; is one of them in milliseconds or samples? Give seconds"
+        f"{id}: {late} ends at {ends[late][1]:,.1f} s, {other} at {ends[other][1]:,.1f} s, more "
+        f"than {FACTOR} times sooner; is one of them in milliseconds or samples? Give seconds"
     )
     return [Finding("clock/time_scale", "violation", late, "time", message, count=len(soon))]
 
 
 def between_units(id: str, ragged: Ragged) -> list[Finding]:
-    """Units whose middle spike is `FACTOR` times later than the last one of the median unit."""
+    """Units whose middle spike is `FACTOR` times later than the last of the median unit."""
     ragged, _ = finite(ragged)
     spiking = np.flatnonzero(ragged.stops > ragged.starts)
     if not len(spiking):
@@ -59,7 +59,7 @@ def between_units(id: str, ragged: Ragged) -> list[Finding]:
     row, last = int(spiking[far[0]]), ragged.times[stops[far[0]] - 1]
     message = (
         f"{id}: spikes of unit {ragged.ids[row]!r} end at {last:,.1f} s, of the median unit at "
-        f"{median + origin:,.1f} s ({counted(len(far), 'unit')} more than {FACTOR} times later); is "
+        f"{median + origin:,.1f} s ({counted(len(far), 'unit')} over {FACTOR} times later); is "
         "one of them in milliseconds or samples? Give seconds"
     )
     return [
