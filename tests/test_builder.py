@@ -150,6 +150,39 @@ def test_assumed_observed_time_holds_every_spike_on_a_fine_clock_that_counts_fro
     assert read(observed, "stop") == [time[-1] + 1]
 
 
+SECONDS = np.linspace(0.5, 1000, 2000)
+
+
+@pytest.mark.parametrize("late", ["spikes", "behaviour/wheel", "intervals/trials"])
+def test_milliseconds_in_one_table_beside_seconds_are_found(late: str) -> None:
+    scale = dict.fromkeys(("spikes", "behaviour/wheel", "intervals/trials"), 1.0) | {late: 1e3}
+    made = SessionBuilder(dataset="d", session="s")
+    made.add_units({"a": SECONDS * scale["spikes"], "b": SECONDS[:900] * scale["spikes"]})
+    made.add_behaviour("wheel", SECONDS, time=SECONDS * scale["behaviour/wheel"], units="cm")
+    start = SECONDS[::50] * scale["intervals/trials"]
+    made.add_intervals("trials", start, start + 1)
+    (found,) = [one for one in made.build().findings if one.check.startswith("clock/")]
+    assert (found.check, found.severity, found.table) == ("clock/time_scale", "violation", late)
+    assert f"{late} ends at " in found.message
+    assert "milliseconds or samples?" in found.message
+
+
+def test_milliseconds_in_one_unit_beside_seconds_are_found() -> None:
+    made = SessionBuilder(dataset="d", session="s")
+    made.add_units({"a": SECONDS, "b": SECONDS, "silent": [], "late": SECONDS * 1000})
+    (found,) = [one for one in made.build().findings if one.check.startswith("clock/")]
+    assert (found.check, found.row, found.count) == ("clock/unit_scale", 3, 1)
+    assert "'late' end at 1,000,000.0 s, of the median unit at 1,000.0 s" in found.message
+
+
+def test_one_scale_of_time_is_no_finding_whatever_is_short() -> None:
+    made = SessionBuilder(dataset="d", session="s")
+    made.add_units({"a": SECONDS, "b": SECONDS[:1], "c": SECONDS[-1:]})
+    made.add_intervals("baseline", [0.0], [5.0])
+    made.add_behaviour("wheel", SECONDS[:90], start=0.0, rate=5, units="cm")
+    assert [one for one in made.build().findings if one.check.startswith("clock/")] == []
+
+
 def test_a_session_clock_that_runs_for_a_month_is_not_unix_time() -> None:
     staged = built(lambda made: made.add_units({"a": [2.5e6, 2.6e6]}), origin="2020-01-01")
     assert staged.attrs["clock"] == {

@@ -78,6 +78,19 @@ def test_show_draws_a_raster_and_sums_up_the_trials(capsys, lab):
     assert "█" in out
 
 
+@pytest.mark.parametrize("columns", [44, 80, 97, 124])
+def test_the_raster_counts_every_spike_the_last_one_too(capsys, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    store = neurostore.create(tmp_path / "store")
+    with store.transaction("spikes") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s", rate=30_000)
+        made.add_units({"u": [0.1 + k / 7 for k in range(1232)]})
+        tx.put(made)
+    _, out, _ = run(capsys, "show", store.url, "d/s")
+    (line,) = [line for line in out.splitlines() if line.startswith("  u ")]
+    assert line.split()[-1] == "1,232"
+
+
 def test_a_mistyped_session_is_answered_with_the_nearest(capsys, lab):
     code, out, err = run(capsys, "show", lab, "maze/a-rather-long-name-of-sesion-1")
     assert code == 2

@@ -241,7 +241,13 @@ def test_counts_carry_the_start_of_every_bin_and_whole_bins_only() -> None:
     assert found["time"].values.tolist() == [0.005, 0.015]
     assert found.values.tolist() == [[1, 1]]
     assert session.counts(0.005, 0.014, 0.01).shape == (1, 0)
-    assert session.counts(0.5, 0.1, 0.01).shape == (1, 0)
+    assert session.counts(0.5, 0.5, 0.01).shape == (1, 0)
+
+
+def test_a_stop_before_the_start_is_refused_with_both_numbers() -> None:
+    session = stored({"a": [0, 10, 20]}, "1000")
+    with pytest.raises(neurostore.UsageError, match=r"start 20 s, stop 10 s"):
+        session.counts(20, 10, 0.02)
 
 
 @pytest.mark.parametrize(

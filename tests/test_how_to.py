@@ -79,6 +79,21 @@ def test_the_reader_of_the_page_is_ingested_once(page, data):
     assert store.session("w-maze/w1").attrs["source"]["reader"] == "w-maze"
 
 
+@pytest.mark.realdata
+def test_the_lines_of_the_page_run_in_order_and_print_what_it_shows(
+    page, data, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "w-maze").symlink_to(data("hippocampus_nelpy") / "w-maze")
+    monkeypatch.chdir(tmp_path)
+    text = (PAGES / "your-own-format.md").read_text("utf-8")
+    blocks, names = re.findall(r"```pycon\n(.*?)```", text, re.S), dict(page)
+    for block in blocks:
+        for line in re.findall(r"^>>> (.*)", block, re.M):
+            exec(compile(line, "your-own-format.md", "single"), names)
+    shown = re.findall(r"^(?!>>> )(.+)", blocks[-1], re.M)
+    assert capsys.readouterr().out.splitlines()[-len(shown) :] == shown
+
+
 def test_a_table_is_added_as_the_page_says():
     store = neurostore.create("memory://add-pupil")
     with store.transaction("spikes") as tx:

@@ -783,7 +783,9 @@ def test_numbers_out_of_range_are_refused_with_both() -> None:
     for wrong in (0, many + 1):
         with pytest.raises(UsageError, match=rf"1 to {many} windows.*found {wrong}"):
             dataset.sample(wrong)
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=rf"{many} windows, found the index 1,000,000,000"):
+        dataset[10**9]
+    with pytest.raises(IndexError, match=rf"Take -{many} to {many - 1}"):
         dataset[many]
     with pytest.raises(UsageError, match="sample"):
         dataset[0:2]

@@ -298,6 +298,29 @@ def test_a_slice_without_rows_of_a_table_still_crosses_over(session):
     assert len(part.to_pynapple()["position"]) == 0
 
 
+@pytest.mark.parametrize(
+    "valid",
+    [[1, 1, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 0, 1], [0, 1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 1]],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [None, ["x", "y"]])
+def test_pynapple_gets_every_valid_sample_and_no_hole_between_them(valid, channels):
+    pytest.importorskip("pynapple")
+    store = neurostore.create(f"memory://holes-{valid}-{channels}".replace(" ", ""))
+    time, keep = np.array([0, 0.1, 0.2, 0.3, 2.0, 2.1, 2.2]), np.array(valid, bool)
+    value = np.arange(7.0) if channels is None else np.arange(14.0).reshape(7, 2)
+    with store.transaction("holes") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_behaviour("pupil", value, time=time, units="mm", valid=keep, channels=channels)
+        tx.put(made)
+    pupil = store.session("d/s").to_pynapple()["pupil"]
+    np.testing.assert_allclose(pupil.t, time[keep])
+    np.testing.assert_array_equal(pupil.values, value[keep])
+    support = pupil.time_support.values
+    for moment in time[~keep]:
+        assert not ((support[:, 0] <= moment) & (moment <= support[:, 1])).any()
+
+
 def test_rows_that_overlap_are_not_joined_for_pynapple():
     pytest.importorskip("pynapple")
     store = neurostore.create("memory://test-overlap")

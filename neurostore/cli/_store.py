@@ -215,11 +215,14 @@ def _raster(session: Session, width: int) -> list[str]:
     if not session.attrs["row"]["n_spikes"]:
         return []
     columns = max(20, min(100, width - 24))
-    span = session.stop - session.start
-    bin = span / columns
-    counts = session.counts(session.start, session.stop, bin)
+    clock = session.clock
+    first, last = clock.tick(session.start), clock.tick(session.stop)
+    # whole ticks, rounded up: counts takes whole bins only, and no spike may fall off the end
+    bin = math.ceil((last - first + 1) / columns) / clock.rate
+    start = first / clock.rate
+    counts = session.counts(start, start + columns * bin, bin)
     busiest = counts.sum("bin").argsort().values[::-1][:12]
-    lines = [f"  raster of {len(busiest)} of {counts.shape[0]} units, {bin:.3g} s a column"]
+    lines = [f"  raster of {len(busiest)} of {counts.shape[0]} units, {float(bin):.3g} s a column"]
     for row in sorted(busiest):
         values = counts.values[row]
         top = max(1, values.max())

@@ -207,7 +207,13 @@ class Dataset:
             raise UsageError(
                 "A dataset gives one window a number; sample(n) or loader(n) give many."
             )
-        number = range(len(self))[index]  # an IndexError ends an iteration
+        try:
+            number = range(len(self))[index]
+        except IndexError:  # which ends an iteration, so it stays one
+            raise IndexError(
+                f"This dataset has {counted(len(self), 'window')}, found the index {index:,}. Take "
+                f"{-len(self):,} to {len(self) - 1:,}."
+            ) from None
         return self._finish(self.read(self.plan.address(np.array([number]))))
 
     def sample(self, windows: int, seed: int = 0) -> Any:

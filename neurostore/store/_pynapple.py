@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,11 +20,7 @@ def convert(session: Session, nap: ModuleType) -> dict[str, Any]:
     if "units" in session.tables:
         made["units"] = _units(session, nap, support)
     for name, dataset in session.behaviour.items():
-        valid = (
-            dataset["valid"].values if "valid" in dataset else np.ones(len(dataset["time"]), bool)
-        )
-        time, value = dataset["time"].values[valid], dataset["value"].values[valid]
-        made[name] = nap.Tsd(time, value) if value.ndim == 1 else _frame(nap, dataset, time, value)
+        made[name] = _series(dataset, nap)
     for name in session.intervals:
         made[name] = _intervals(session, name, nap)
     return made
@@ -56,6 +53,25 @@ def _units(session: Session, nap: ModuleType, support: Any) -> Any:
     return group
 
 
-def _frame(nap: ModuleType, dataset: Any, time: Any, value: Any) -> Any:
+def _series(dataset: Any, nap: ModuleType) -> Any:
+    """The valid samples; what lies between two runs of them is outside of the time support."""
+    time = dataset["time"].values
+    valid = dataset["valid"].values if "valid" in dataset else np.ones(len(time), bool)
+    value, support = dataset["value"].values[valid], _runs(time, valid, nap)
+    if value.ndim == 1:
+        return nap.Tsd(time[valid], value, time_support=support)
     columns = [str(name) for name in dataset["channel"].values] if "channel" in dataset else None
-    return nap.TsdFrame(time, value, columns=columns)
+    return nap.TsdFrame(time[valid], value, columns=columns, time_support=support)
+
+
+def _runs(time: NDArray[np.float64], valid: NDArray[np.bool_], nap: ModuleType) -> Any:
+    """First to last time of every run of valid samples; None where no two times differ."""
+    edges = np.diff(valid.astype(np.int8), prepend=0, append=0)
+    start, stop = time[np.flatnonzero(edges == 1)], time[np.flatnonzero(edges == -1) - 1]
+    steps = np.diff(time)
+    if not len(start) or not (steps > 0).any():
+        return None
+    # pynapple drops an interval without length: half of the least step reaches no other sample
+    stop = np.where(stop > start, stop, start + steps[steps > 0].min() / 2)
+    apart = start[1:] > stop[:-1]  # two samples of one time may lie in two runs
+    return nap.IntervalSet(start[np.append(True, apart)], stop[np.append(apart, True)])

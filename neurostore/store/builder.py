@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from neurostore.clocks import REACH, Clock, choose, exact
 from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
-from neurostore.store import _columns, tables
+from neurostore.store import _columns, _time_scale, tables
 from neurostore.store._columns import as_json, text
 from neurostore.store.layout import session_path
 from neurostore.store.tables import Ragged, Span
@@ -382,7 +382,10 @@ class SessionBuilder:
             made["intervals/observed"] = observed
         findings = [*self.findings, *findings]
         findings += [one for table in made.values() for one in table.findings]
-        refuse(self.id, findings)
+        refuse(self.id, findings)  # before any time is looked at again
+        findings += _time_scale.between_tables(self.id, made.values(), span.clock)
+        if self._spikes is not None:
+            findings += _time_scale.between_units(self.id, self._spikes)
         return StagedSession(self.id, span.clock, self._attrs(span), made, tuple(findings))
 
     def _add(self, name: str, make: Callable[[Span], Table]) -> None:

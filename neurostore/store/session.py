@@ -249,6 +249,8 @@ class Session:
         """
         import xarray as xr
 
+        if exact(stop) < exact(start):
+            raise UsageError(f"counts needs start <= stop, found start {start} s, stop {stop} s.")
         edges = self.clock.edges(self.clock.tick(start), self.clock.bins(start, stop, bin), bin)
         ids = self._ids
         rows = np.arange(len(ids)) if units is None else self.unit_rows(units)

@@ -1,0 +1,67 @@
+"""Times of one session on two scales: milliseconds or samples beside seconds, as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from neurostore.clocks import Clock
+from neurostore.errors import Finding, counted
+from neurostore.schemas import Table
+from neurostore.store._catalogue import summary
+from neurostore.store.tables import Ragged, finite
+
+FACTOR = 100
+"""How many times later one thing ends than another one before it is said."""
+_LEAST = 1.0  # second; whatever ends sooner says nothing of a scale
+_ROWS = 10  # a few rows may well lie at the beginning alone (one baseline epoch)
+
+
+def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Finding]:
+    """The table that ends last, where another one ends more than `FACTOR` times sooner."""
+    ends: dict[str, tuple[float, float]] = {}
+    rows: dict[str, int] = {}
+    for table in tables:
+        extent = summary(table, clock).get("extent")
+        if isinstance(extent, list) and table.name != "intervals/observed":
+            first, last = clock.seconds(np.array(extent, dtype=np.int64)).tolist()
+            ends[table.name], rows[table.name] = (first, last), table.rows
+    if not ends:
+        return []
+    origin = min(first for first, _ in ends.values())
+    late = max(ends, key=lambda name: ends[name][1])
+    far = (ends[late][1] - origin) / FACTOR
+    soon = [k for k in ends if _LEAST <= ends[k][1] - origin < far and rows[k] >= _ROWS]
+    if not soon:
+        return []
+    other = min(soon, key=lambda name: ends[name][1])
+    message = (
+        f"{id}: {late} ends at {ends[late][1]:,.1f} s, {other} at {ends[other][1]:,.1f} s, more "
+        f"than {FACTOR} times sooner; is one of them in milliseconds or samples? Give seconds"
+    )
+    return [Finding("clock/time_scale", "violation", late, "time", message, count=len(soon))]
+
+
+def between_units(id: str, ragged: Ragged) -> list[Finding]:
+    """Units whose middle spike is `FACTOR` times later than the last of the median unit."""
+    ragged, _ = finite(ragged)
+    spiking = np.flatnonzero(ragged.stops > ragged.starts)
+    if not len(spiking):
+        return []
+    starts, stops = ragged.starts[spiking], ragged.stops[spiking]
+    origin = ragged.times.min()
+    median = float(np.median(ragged.times[stops - 1])) - origin
+    middle = ragged.times[(starts + stops - 1) // 2]
+    far = np.flatnonzero(middle - origin > FACTOR * median)
+    if median < _LEAST or not len(far):
+        return []
+    row, last = int(spiking[far[0]]), ragged.times[stops[far[0]] - 1]
+    message = (
+        f"{id}: spikes of unit {ragged.ids[row]!r} end at {last:,.1f} s, of the median unit at "
+        f"{median + origin:,.1f} s ({counted(len(far), 'unit')} over {FACTOR} times later); is "
+        "one of them in milliseconds or samples? Give seconds"
+    )
+    return [
+        Finding("clock/unit_scale", "violation", "spikes", "time", message, row, count=len(far))
+    ]
