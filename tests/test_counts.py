@@ -92,7 +92,7 @@ spikes = st.lists(st.integers(-300, 900), max_size=40).map(sorted)
     st.sampled_from(["1000", "30000", "1000000", "24414.0625", "100000/3", "7"]),
     st.lists(spikes, min_size=1, max_size=4),
     st.integers(-400, 1000),
-    st.integers(-10, 900),
+    st.integers(0, 900),
     st.integers(1, 80),
     st.integers(0, 2),
     st.data(),
