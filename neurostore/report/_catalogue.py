@@ -225,8 +225,8 @@ def _models(runs: Sequence[Run], beside: Path) -> str:
                 scored(gain["bits_per_spike"], gain["interval"], sign=True),
             ]
         sessions = escape(", ".join(run.identity["sessions"]))
-        rows.append([name, escape(run.recipe.title), sessions, *scores])
-    heads = ["Run", "Recipe", "Session", "#Bits per spike", "#Best baseline", "#Difference"]
+        rows.append([name, sessions, *scores])
+    heads = ["Run", "Session", "#Bits per spike", "#Best baseline", "#Difference"]
     return grid(heads, rows)
 
 
