@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -254,3 +255,28 @@ def test_one_epoch_is_one_epoch(run):
     (first, _) = run.metrics().to_dict("records")
     assert "Loss after 1 epoch:" in figures.training([first]).caption
     assert Run.open(run.folder).metrics().shape[0] == 2
+
+
+def test_the_training_curve_names_the_epoch_that_did_best_in_validation():
+    lines = [
+        {"epoch": e, "training_loss": 1.0 - e / 10, "validation_loss": loss}
+        for e, loss in enumerate([0.5, 0.4, 0.6])
+    ]
+    assert "lowest after 2 epochs" in figures.training(lines).caption
+    assert "lowest" not in figures.training(lines[:2]).caption
+
+
+def test_the_intervals_of_scores_are_drawn_once(scores, monkeypatch):
+    module = sys.modules["neurostore.evaluate._scores"]
+    fresh, drawn = replace(scores), []
+    inner = module.metrics.interval
+    monkeypatch.setattr(
+        module.metrics, "interval", lambda *a, **more: (drawn.append(1), inner(*a, **more))[1]
+    )
+    first = fresh.to_json()
+    before = len(drawn)
+    first["models"].clear()  # what is given away is a copy
+    assert before > 0
+    assert fresh.to_json()["models"]
+    fresh.table(), fresh.shown()
+    assert len(drawn) == before

@@ -156,15 +156,19 @@ class _Evaluation:
         return self._dataset(self.label, self.stride)
 
     @cached_property
+    def _train(self) -> Dataset:
+        return self._dataset("train", self.stride)
+
+    @cached_property
     def null(self) -> Null:
         """The training-mean rates."""
-        return null_of(self._dataset("train", self.stride), self.recipe.bin())
+        return null_of(self._train, self.recipe.bin())
 
     def forecasters(self) -> list[Forecaster]:
         """The model, its baselines, and probes."""
         recipe, null = self.recipe, self.null
-        validation = Windows.of(self._dataset("validation", self.stride))
-        training = Windows.of(self._dataset("train", self.stride))
+        validation = Windows.of(self._dataset("validation", self.stride), history=True)
+        training = Windows.of(self._train)
         return [
             model(self.run, recipe, len(null.units)),
             *baselines(validation, null, float(recipe.bin())),

@@ -6,7 +6,8 @@ Whatever a baseline or a probe chooses, it chooses on validation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ APART = 1e9
 STATE = "state (probe)"
 """The stream under which a behaviour is read that tells states apart; no model can ask for it."""
 
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int32]
 Rates = NDArray[np.float64]
 
 
@@ -58,37 +59,40 @@ class Windows:
 
     Attributes
     ----------
-    past, target : (window, unit, bin) int64
-        Counts of the history and of the horizon.
-    past_mask, mask : (window, unit, bin) bool
+    target : (window, unit, bin) int32
+        Counts of the horizon.
+    mask : (window, unit, bin) bool
         Where they were observed.
     when : (window,) float64, seconds on the session clock
         Start of the history, the sessions far apart; see `_when`.
-    state : (window,) int64, optional
+    state : (window,) int32, optional
         Whether the behaviour of the probe was observed at the present.
+    past, past_mask : (window, unit, bin) int32 and bool
+        The same of the history; empty where it is not asked for.
     """
 
-    past: Counts
-    past_mask: NDArray[np.bool_]
     target: Counts
     mask: NDArray[np.bool_]
     when: Rates
-    state: Counts | None
+    state: Counts | None = None
+    past: Counts = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=np.int32))
+    past_mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
 
     @classmethod
-    def of(cls, windows: Dataset) -> Windows:
-        """The windows of a dataset, in plan order."""
-        batches = list(windows.loader(BATCH, shuffle=False))
-        targets = [target(batch) for batch in batches]
-        has_state = STATE in windows.streams
-        return cls(
-            np.concatenate([_past(batch) for batch in batches]),
-            np.concatenate([_past_mask(batch) for batch in batches]),
-            np.concatenate([counts for counts, _ in targets]),
-            np.concatenate([mask for _, mask in targets]),
-            np.concatenate([_when(batch, windows.session_ids) for batch in batches]),
-            np.concatenate([_state(batch) for batch in batches]) if has_state else None,
-        )
+    def of(cls, windows: Dataset, *, history: bool = False) -> Windows:
+        """The windows of a dataset, in plan order; their history only where it is asked for."""
+        parts: list[dict[str, NDArray[Any]]] = []
+        for batch in windows.loader(BATCH, shuffle=False):
+            counts, mask = target(batch)
+            when = _when(batch, windows.session_ids)
+            # Copies: a view would keep the whole batch.
+            part = {"target": counts.copy(), "mask": mask.copy(), "when": when}
+            if STATE in windows.streams:
+                part["state"] = _state(batch)
+            if history:
+                part |= {"past": _past(batch).copy(), "past_mask": _past_mask(batch).copy()}
+            parts.append(part)
+        return cls(**{name: np.concatenate([one[name] for one in parts]) for name in parts[0]})
 
 
 def model(run: Run, recipe: Recipe, units: int) -> Forecaster:
@@ -121,7 +125,7 @@ def model(run: Run, recipe: Recipe, units: int) -> Forecaster:
 
 
 def baselines(validation: Windows, null: Null, bin: float) -> list[Forecaster]:
-    """What a model must beat; constants chosen on windows of validation."""
+    """What a model must beat; constants chosen on windows of validation, with their history."""
     trailing = TrailingRate.choose(
         validation.past,
         validation.target,
@@ -178,7 +182,7 @@ def probes(
 
 
 def _past(batch: Batch) -> Counts:
-    return np.asarray(batch.past(TARGET).numpy(), dtype=np.int64)
+    return np.asarray(batch.past(TARGET).numpy())
 
 
 def _past_mask(batch: Batch) -> NDArray[np.bool_]:
@@ -188,7 +192,7 @@ def _past_mask(batch: Batch) -> NDArray[np.bool_]:
 def target(batch: Batch) -> tuple[Counts, NDArray[np.bool_]]:
     """Recorded counts (window, unit, bin) of the horizon, and where they were observed."""
     mask = np.asarray(batch.future_mask(TARGET).numpy(), dtype=bool)
-    return np.asarray(batch.future(TARGET).numpy(), dtype=np.int64), mask
+    return np.asarray(batch.future(TARGET).numpy()), mask
 
 
 def _when(batch: Batch, sessions: Sequence[str]) -> Rates:
@@ -199,4 +203,4 @@ def _when(batch: Batch, sessions: Sequence[str]) -> Rates:
 
 def _state(batch: Batch) -> Counts:
     """Whether the behaviour was observed at the present (window,)."""
-    return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int64)
+    return np.asarray(batch.past_mask(STATE)[:, -1].numpy(), dtype=np.int32)

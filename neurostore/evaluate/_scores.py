@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,11 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """All scores, their intervals and differences; a score without a value is None."""
+        return copy.deepcopy(self._said)
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        """What `to_json` gives, drawn once: the intervals take seconds."""
         first, units = self._summaries[0], self._units()
         low, high = _ends(first["bits_per_spike_interval"]) or (None, None)
         return {
@@ -171,7 +177,7 @@ class Scores:
         import pandas as pd
 
         rows = []
-        for one in self.to_json()["models"]:
+        for one in self._said["models"]:
             low, high = one["interval"] or (None, None)
             gain = one["difference"] or {"bits_per_spike": None, "interval": None}
             lowest, highest = gain["interval"] or (None, None)
@@ -203,7 +209,7 @@ class Scores:
                 "correlation": said(one["correlation"]),
                 "what it is": one["about"],
             }
-            for one in self.to_json()["models"]
+            for one in self._said["models"]
         )
 
     @classmethod
@@ -250,7 +256,7 @@ class Scores:
         }
         path = folder / f"{name}.json"
         sums = save(arrays)
-        said = {**self.to_json(), "sums": hashlib.sha256(sums).hexdigest()}
+        said = {**self._said, "sums": hashlib.sha256(sums).hexdigest()}
         write(path.with_suffix(".safetensors"), sums)
         write(path, json.dumps(said, indent=1, allow_nan=False).encode())
         return path

@@ -38,6 +38,9 @@ def training(metrics: Sequence[Mapping[str, Any]]) -> Picture:
     axes.legend(frameon=False, fontsize=9)
     plain(axes)
     said_last = f"Loss after {counted(epochs[-1], 'epoch')}: {', '.join(last)} nats a bin"
+    checked = [(float(loss), e) for e, loss in said if loss is not None]  # of validation, the last
+    if checked and (best := min(checked)[1]) < epochs[-1]:
+        said_last += f"; in validation it was lowest after {counted(best, 'epoch')}"
     return picture(figure, f"Training curve. {said_last}.", f"{said_last} (Poisson likelihood).")
 
 

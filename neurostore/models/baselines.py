@@ -1,63 +1,36 @@
 """What any forecast must beat: the training mean, and the rate of the last moments.
 
-Every baseline predicts (window, unit) expected spikes a bin from one thing, which `reads` names,
-and says by `describe` what was chosen on validation. Probes, which read no spikes, are in `probes`.
+Every baseline predicts (window, unit) expected spikes a bin from the history. Probes, which read no
+spikes, are in `probes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurostore.errors import JSON, UsageError
+from neurostore.errors import UsageError
 from neurostore.metrics import Null
 
 Floats: TypeAlias = NDArray[np.float64]
-Reads: TypeAlias = Literal["history", "start", "state"]
 
 TIME_CONSTANTS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-class Baseline(Protocol):
-    """Anything that predicts one rate a unit over the horizon."""
-
-    reads: ClassVar[Reads]
-
-    def predict(self, values: ArrayLike, /) -> Floats:
-        """(window, unit) expected spikes a bin.
-
-        Parameters
-        ----------
-        values
-            By `reads`: history counts (window, unit, bin), starts in seconds (window,), or
-            states (window,).
-        """
-        ...
-
-    def describe(self) -> dict[str, JSON]:
-        """Name and chosen constants."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingMean:
     """The training-mean rate, whatever happened before: the null itself, at 0 bits."""
 
-    reads: ClassVar[Reads] = "history"
     null: Null
 
     def predict(self, values: ArrayLike, /) -> Floats:
         """(window, unit) expected spikes a bin, from history counts (window, unit, bin)."""
         return np.tile(self.null.rate, (len(_history(values, self.null)), 1))
-
-    def describe(self) -> dict[str, JSON]:
-        """Name and chosen constants."""
-        return {"name": "training mean"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +49,6 @@ class TrailingRate:
         Share of the training mean, in (0, 1].
     """
 
-    reads: ClassVar[Reads] = "history"
     null: Null = field(repr=False)
     bins: int
     time_constant: float
@@ -162,14 +134,6 @@ class TrailingRate:
 
     def _mixed(self, trailing: Floats) -> Floats:
         return self.weight * self.null.rate + (1 - self.weight) * trailing
-
-    def describe(self) -> dict[str, JSON]:
-        """Name and chosen constants."""
-        return {
-            "name": "trailing rate",
-            "time_constant": self.time_constant,
-            "training_mean_weight": self.weight,
-        }
 
 
 def _history(values: ArrayLike, null: Null) -> NDArray[np.generic]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurostore.errors import JSON, UsageError
+from neurostore.errors import UsageError
 from neurostore.metrics import Null
-from neurostore.models.baselines import Floats, Reads, log_likelihood, observed_sums, refuse_empty
+from neurostore.models.baselines import Floats, log_likelihood, observed_sums, refuse_empty
 
 States: TypeAlias = NDArray[np.int64]
 
@@ -46,7 +46,6 @@ class SessionTime:
         Standard deviation of the kernel, seconds.
     """
 
-    reads: ClassVar[Reads] = "start"
     null: Null = field(repr=False)
     time: Floats = field(repr=False)
     spikes: Floats = field(repr=False)
@@ -129,10 +128,6 @@ class SessionTime:
         rate: Floats = spikes / (near @ self.bins + self.window)
         return rate
 
-    def describe(self) -> dict[str, JSON]:
-        """Name and chosen constants."""
-        return {"name": "session time (probe)", "bandwidth": self.bandwidth}
-
 
 @dataclass(frozen=True, eq=False)
 class StateMean:
@@ -148,7 +143,6 @@ class StateMean:
         Expected spikes a bin, ``(n + 0.5) / (bins + 1)``.
     """
 
-    reads: ClassVar[Reads] = "state"
     null: Null = field(repr=False)
     states: States
     rate: Floats = field(repr=False)
@@ -183,10 +177,6 @@ class StateMean:
         at = np.clip(np.searchsorted(self.states, labels), 0, len(self.states) - 1)
         known = self.states[at] == labels
         return np.where(known[:, None], self.rate[at], self.null.rate)
-
-    def describe(self) -> dict[str, JSON]:
-        """Name and the states seen in training."""
-        return {"name": "state mean (probe)", "states": self.states.tolist()}
 
 
 def _starts(values: ArrayLike) -> Floats:

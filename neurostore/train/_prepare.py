@@ -48,13 +48,7 @@ class Data:
                 "window.horizon."
             )
         recipe.bin()
-        parts = [dataset(recipe, store, split[label]) for label in (TRAINING, VALIDATION)]
-        for label, part in zip((TRAINING, VALIDATION), parts, strict=True):
-            if not len(part):
-                raise UsageError(
-                    f"The part {label!r} of the split has no window of {recipe.window}. Shorten "
-                    "the window or the stride, or choose more sessions."
-                )
+        parts = (dataset(recipe, store, split[label]) for label in (TRAINING, VALIDATION))
         return cls(split, *parts)
 
 
