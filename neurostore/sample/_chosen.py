@@ -51,7 +51,7 @@ class Chosen:
             if row["start"] is None:
                 return [Intervals()], alike
             return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))], alike
-        columns = self.session.stored("intervals/observed").columns
+        columns = self.session.table("intervals/observed").columns
         if "unit" not in columns or not len(self.ids):
             return [self.session.observed()], alike
         start, stop, unit = (

@@ -171,7 +171,7 @@ def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
     session, name = chosen.session, f"intervals/{table}"
     if name not in session.tables:
         return np.zeros(0, dtype=np.int64)
-    columns, timed = session.stored(name).columns, _timed(session, name)
+    columns, timed = session.table(name).columns, _timed(session, name)
     if column not in timed:
         return np.zeros(0, dtype=np.int64)
     valid = columns["valid" if column in ("start", "stop") else f"{column}_valid"].values[:]
@@ -186,7 +186,7 @@ def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
 
 def _timed(session: Session, name: str) -> list[str]:
     """Columns of an interval table that hold times."""
-    columns = session.stored(name).columns
+    columns = session.table(name).columns
     return [key for key, one in columns.items() if one.attrs.get("units") == "tick"]
 
 

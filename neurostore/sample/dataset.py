@@ -17,7 +17,7 @@ from neurostore.intervals import Intervals
 from neurostore.sample._chosen import Chosen, choose
 from neurostore.sample._lay import REFUSED, Laid, Totals, lay_session, refuse_unknown_event, totals
 from neurostore.sample.acquisition import Acquisition, All
-from neurostore.sample.batch import Batch, Values, pad, tensor
+from neurostore.sample.batch import Batch, tensor
 from neurostore.sample.loader import Loader
 from neurostore.sample.plan import Address, Number, Plan, Ticks, Window
 from neurostore.sample.streams import Reader, Stream, TrialTable
@@ -233,7 +233,7 @@ class Dataset:
     def batch(self, places: Ticks, *, seed: int | None, epoch: int = 0) -> Batch:
         """The windows at some places of an epoch; in plan order where the seed is None."""
         numbers = places if seed is None else self.plan.order(places, seed, epoch)
-        return self.read(self.plan.address(numbers))
+        return self.read(self.plan.address(numbers, places, seed or 0, epoch))
 
     def window(self, session: str, start: Number) -> Any:
         """The window of a session that starts at a time in seconds, on the plan or not.
@@ -248,8 +248,9 @@ class Dataset:
         row = self._row(session)
         first = self.chosen[row].session.clock.tick(start)
         block = self._block(row, first)
-        here = Address(np.array([row]), np.array([first]), np.array([block]))
-        return self._finish(self.read(here))
+        here, start = np.array([row]), np.array([first])
+        address = Address(here, start, np.array([block]), place=start)
+        return self._finish(self.read(address))
 
     def _row(self, session: str) -> int:
         if session not in self.session_ids:
@@ -306,16 +307,11 @@ class Dataset:
         """Windows by address, as a batch in their order."""
         if not len(address.start):
             raise UsageError("A batch holds a window at least, found none asked for.")
-        order = np.lexsort((address.start, address.session))  # so that chunks are read once
-        cuts = np.flatnonzero(np.diff(address.session[order])) + 1
-        groups = np.split(order, cuts)
-        back = np.argsort(order, kind="stable")
-        values = self._values(address, groups)
         arrays: dict[str, torch.Tensor] = {}
         reason: dict[str, torch.Tensor] = {}
-        for name in values[0]:
-            joined, why = pad([one[name] for one in values])
-            arrays[name], reason[name] = tensor(joined[back]), tensor(why[back])
+        for reader in self._readers.values():
+            for name, (values, why) in reader.read(address).items():
+                arrays[name], reason[name] = tensor(values), tensor(why)
         rows = address.session.tolist()
         units, region = self._units(address.session)
         return Batch(
@@ -332,17 +328,6 @@ class Dataset:
             region=tensor(region),
             steps=self._steps,
         )
-
-    def _values(self, address: Address, groups: Sequence[Ticks]) -> list[Values]:
-        """What every stream holds, by session."""
-        made = []
-        for group in groups:
-            row, start = int(address.session[group[0]]), address.start[group]
-            values: Values = {}
-            for reader in self._readers.values():
-                values |= reader.read(row, start)
-            made.append(values)
-        return made
 
     def _seconds(self, address: Address) -> NDArray[np.float64]:
         made = np.empty(len(address.start))

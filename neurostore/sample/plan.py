@@ -174,13 +174,28 @@ def join(runs: Sequence[Runs], step: Fraction) -> Runs:
     return Runs(start, count, block, step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Address:
-    """Where windows lie: row of the session, start tick and row of the split, each (window,)."""
+    """Where windows lie: row of the session, start tick and row of the split, each (window,).
+
+    Attributes
+    ----------
+    place : (window,) int64
+        Place of each window in its epoch; with seed and epoch it decides what is random in it.
+    """
 
     session: Ticks
     start: Ticks
     block: Ticks
+    place: Ticks
+    seed: int = 0
+    epoch: int = 0
+
+    def draws(self, name: str) -> NDArray[np.uint64]:
+        """A number (window,) of each window's own, for what `name` draws at random in it."""
+        said = hashlib.sha256(f"{self.seed} {self.epoch} {name}".encode()).digest()
+        key = np.frombuffer(said, dtype="<u8")[0]
+        return _mixed(_mixed(self.place.astype(np.uint64)) + key)
 
 
 class Plan:
@@ -202,8 +217,10 @@ class Plan:
         """How many windows each session has."""
         return [int(one.count.sum()) for one in self.runs]
 
-    def address(self, index: Ticks) -> Address:
-        """Where windows (window,) lie, by their numbers in [0, len)."""
+    def address(
+        self, index: Ticks, place: Ticks | None = None, seed: int = 0, epoch: int = 0
+    ) -> Address:
+        """Where windows (window,) lie, by their numbers in [0, len); see `Address` for the rest."""
         run = np.searchsorted(self._last, index, side="right")
         nth = index - np.where(run > 0, self._last[np.maximum(run - 1, 0)], 0)
         session, row = self._session[run], self._within[run]
@@ -212,7 +229,7 @@ class Plan:
             here, runs = session == one, self.runs[one]
             start[here] = runs.start[row[here]] + steps(nth[here], runs.step)
             block[here] = runs.block[row[here]]
-        return Address(session, start, block)
+        return Address(session, start, block, index if place is None else place, seed, epoch)
 
     def order(self, index: Ticks, seed: int, epoch: int) -> Ticks:
         """Numbers (window,) of the windows that come at places `index` of a shuffled epoch."""

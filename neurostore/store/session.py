@@ -143,6 +143,10 @@ class Session:
             raise DamagedError(f"{self.id}: {wrong[0].message}")
         return table
 
+    def table(self, name: str) -> Table:
+        """A table as `stored` gives it, for those who read it again and again."""
+        return self.stored(name)
+
     def __getitem__(self, name: str) -> xr.Dataset:
         """A table as an `xarray.Dataset`, times in seconds; the values stay lazy."""
         table = self.stored(name)

@@ -14,9 +14,10 @@ from neurostore.clocks import MISSING, Clock, exact
 from neurostore.errors import UsageError
 from neurostore.sample._chosen import Chosen
 from neurostore.sample.batch import Reason, Reasons, Values
-from neurostore.sample.plan import Number, Ticks, Window
+from neurostore.sample.plan import Address, Number, Ticks, Window
 from neurostore.sample.streams._stream import (
     Reader,
+    by_session,
     reasons,
     refuse_missing_table,
     whole,
@@ -89,7 +90,10 @@ class _Samples:
         table = f"behaviour/{self.stream.name}"
         return None if table in self.sessions[row].session.tables else self.stream.name
 
-    def read(self, row: int, start: Ticks) -> Values:
+    def read(self, at: Address) -> Values:
+        return by_session(at, self._windows)
+
+    def _windows(self, row: int, start: Ticks) -> Values:
         shape = (len(start), self.samples)
         if self.missing(row):
             lost = np.zeros(shape + self.channels, np.float32)
@@ -123,7 +127,7 @@ class _Series:
     @classmethod
     def load(cls, session: Session, stream: Behaviour) -> _Series:
         """Read the whole series of a session."""
-        table = session.stored(f"behaviour/{stream.name}")
+        table = session.table(f"behaviour/{stream.name}")
         value = np.asarray(table.columns["value"].values[:])
         if "time" in table.columns:
             time = np.asarray(table.columns["time"].values[:])

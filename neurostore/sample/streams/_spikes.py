@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from neurostore.errors import UsageError
 from neurostore.sample._chosen import Chosen, columns, no_spikes
 from neurostore.sample.batch import Reason, Values
-from neurostore.sample.plan import Number, Ticks, Window
+from neurostore.sample.plan import Address, Number, Ticks, Window
 from neurostore.sample.streams._stream import (
     Reader,
+    by_session,
     reason_where,
     reasons,
     whole,
@@ -54,7 +55,10 @@ class _Counts:
     def missing(self, row: int) -> str | None:
         return no_spikes(self.sessions[row])
 
-    def read(self, row: int, start: Ticks) -> Values:
+    def read(self, at: Address) -> Values:
+        return by_session(at, self._windows)
+
+    def _windows(self, row: int, start: Ticks) -> Values:
         chosen = self.sessions[row]
         offsets = chosen.session.clock.edges(0, self.bins, self.bin)
         shape = (len(start), len(chosen.ids), self.bins)
@@ -106,7 +110,10 @@ class _Events:
     def missing(self, row: int) -> str | None:
         return no_spikes(self.sessions[row])
 
-    def read(self, row: int, start: Ticks) -> Values:
+    def read(self, at: Address) -> Values:
+        return by_session(at, self._windows)
+
+    def _windows(self, row: int, start: Ticks) -> Values:
         chosen = self.sessions[row]
         stop = start + self.window.ticks(chosen.session.clock)[1]
         units = (len(start), len(chosen.ids))

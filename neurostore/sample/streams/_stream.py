@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from neurostore.clocks import exact
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.sample._chosen import Chosen
-from neurostore.sample.batch import Reason, Reasons, Values
-from neurostore.sample.plan import Number, Ticks, Window
+from neurostore.sample.batch import Reason, Reasons, Values, pad
+from neurostore.sample.plan import Address, Number, Ticks, Window
 
 
 class Reader(Protocol):
@@ -25,8 +25,8 @@ class Reader(Protocol):
     def missing(self, row: int) -> str | None:
         """What session `row` lacks, in words; None where it lacks nothing."""
 
-    def read(self, row: int, start: Ticks) -> Values:
-        """Windows of session `row` from start ticks (window,) on."""
+    def read(self, at: Address) -> Values:
+        """Windows of any sessions, in the order of their addresses, padded to the largest."""
 
 
 class Stream(Protocol):
@@ -40,6 +40,16 @@ class Stream(Protocol):
         UsageError
             Where no session has what it reads, or the window does not divide into its steps.
         """
+
+
+def by_session(at: Address, read: Callable[[int, Ticks], Values]) -> Values:
+    """Windows of any sessions by a function that reads those of one: row, starts (window,)."""
+    order = np.lexsort((at.start, at.session))  # so that chunks are read once
+    groups = np.split(order, np.flatnonzero(np.diff(at.session[order])) + 1)
+    parts = [read(int(at.session[group[0]]), at.start[group]) for group in groups]
+    back = np.argsort(order, kind="stable")
+    joined = {name: pad([one[name] for one in parts]) for name in parts[0]}
+    return {name: (values[back], reason[back]) for name, (values, reason) in joined.items()}
 
 
 def reasons(shape: tuple[int, ...], reason: Reason) -> Reasons:

@@ -14,9 +14,10 @@ from neurostore.clocks import MISSING, Clock
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.sample._chosen import Chosen
 from neurostore.sample.batch import Reason, Reasons, Values
-from neurostore.sample.plan import Ticks, Window
+from neurostore.sample.plan import Address, Ticks, Window
 from neurostore.sample.streams._stream import (
     Reader,
+    by_session,
     reason_where,
     reasons,
     refuse_missing_table,
@@ -58,7 +59,7 @@ class Trials:
         known = {
             column
             for one in having
-            for column in one.session.stored(f"intervals/{self.table}").columns
+            for column in one.session.table(f"intervals/{self.table}").columns
         }
         for column in self.columns:
             if column not in known:
@@ -68,7 +69,7 @@ class Trials:
 
     def _refuse_unlike(self, name: str, sessions: Sequence[Chosen]) -> None:
         """Refuse a column of many values a row, or of text here and numbers there."""
-        tables = {one.session.id: one.session.stored(f"intervals/{self.table}") for one in sessions}
+        tables = {one.session.id: one.session.table(f"intervals/{self.table}") for one in sessions}
         for column in self.columns:
             found = {id: t.columns[column] for id, t in tables.items() if column in t.columns}
             for id, one in found.items():
@@ -122,7 +123,10 @@ class _Rows:
                     made.setdefault(f"{self.name}.{name}", set()).update(map(str, values))
         return {name: tuple(sorted(texts)) for name, texts in sorted(made.items())}
 
-    def read(self, row: int, start: Ticks) -> Values:
+    def read(self, at: Address) -> Values:
+        return by_session(at, self._windows)
+
+    def _windows(self, row: int, start: Ticks) -> Values:
         table = self._table(row)
         present = start + self.window.ticks(self.sessions[row].session.clock)[0]
         trial = table.row(present) if table else np.full(len(start), -1)
@@ -168,7 +172,7 @@ class TrialTable:
         """Read it from a session; None where the session has no such table."""
         if f"intervals/{table}" not in session.tables:
             return None
-        stored = session.stored(f"intervals/{table}").columns
+        stored = session.table(f"intervals/{table}").columns
         start, stop, valid = (
             np.asarray(stored[name].values[:]) for name in ("start", "stop", "valid")
         )
