@@ -248,8 +248,8 @@ class Dataset:
         row = self._row(session)
         first = self.chosen[row].session.clock.tick(start)
         block = self._block(row, first)
-        here, start = np.array([row]), np.array([first])
-        address = Address(here, start, np.array([block]), place=start)
+        tick = np.array([first])
+        address = Address(np.array([row]), tick, np.array([block]), place=tick)
         return self._finish(self.read(address))
 
     def _row(self, session: str) -> int:

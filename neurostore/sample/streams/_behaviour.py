@@ -65,7 +65,7 @@ class Behaviour:
             refuse_missing_table("behaviour", self.name, sessions)
         for one in having:
             one.clock.edges(0, 1, step)
-        shapes = {one.id: one.stored(table).columns["value"].values.shape[1:] for one in having}
+        shapes = {one.id: one.table(table).columns["value"].values.shape[1:] for one in having}
         if len(set(shapes.values())) > 1:
             raise UsageError(
                 f"The stream {name!r} has another number of channels in other sessions: {shapes}."
