@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from neurostore import splits
+    from neurostore import cache, splits
     from neurostore.clocks import Clock
     from neurostore.errors import (
+        CacheWarning,
         ConflictError,
         DamagedError,
         MissingExtraError,
@@ -25,82 +26,105 @@ if TYPE_CHECKING:
     from neurostore.ingest import run as ingest
     from neurostore.runs import Run
     from neurostore.sample import (
+        Activity,
         All,
         Batch,
         Behaviour,
+        Bundle,
         Dataset,
+        Mask,
+        Normaliser,
+        Presentation,
         Reason,
         SpikeEvents,
         Spikes,
+        Staggered,
+        Stitched,
+        TimeAligned,
         Trials,
+        UnitDropout,
         Window,
     )
+    from neurostore.sample.device import DeviceDataset
     from neurostore.schemas import Contract, Finding, Table, contract
     from neurostore.splits import Split
     from neurostore.store import (
+        Interleaved,
         Ragged,
         Session,
         SessionBuilder,
         Source,
+        Stimulus,
         Store,
         create,
         open,
+        psth,
+        raster,
         tables,
     )
     from neurostore.train import train
 
 _WHERE = {
     **dict.fromkeys(
-        ("All", "Batch", "Behaviour", "Dataset", "Reason", "SpikeEvents", "Spikes", "Trials"),
+        (
+            *("Activity", "All", "Batch", "Behaviour", "Bundle", "Dataset", "Mask", "Normaliser"),
+            *("Presentation", "Reason", "SpikeEvents", "Spikes", "Staggered", "Stitched"),
+            *("TimeAligned", "Trials", "UnitDropout", "Window"),
+        ),
         "sample",
     ),
-    "Window": "sample",
+    **dict.fromkeys(
+        (
+            *("CacheWarning", "ConflictError", "DamagedError", "MissingExtraError"),
+            *("NeurostoreError", "NotFoundError", "RefusedError", "StoreError", "UsageError"),
+        ),
+        "errors",
+    ),
+    **dict.fromkeys(
+        (
+            *("Interleaved", "Ragged", "Session", "SessionBuilder", "Source", "Stimulus", "Store"),
+            *("create", "open", "psth", "raster"),
+        ),
+        "store",
+    ),
+    **dict.fromkeys(("Contract", "Finding", "Table", "contract"), "schemas"),
+    "Clock": "clocks",
+    "DeviceDataset": "sample.device",
     "Forecaster": "evaluate",
+    "Reader": "ingest",
     "Run": "runs",
     "Scores": "evaluate",
-    "Clock": "clocks",
-    "ConflictError": "errors",
-    "DamagedError": "errors",
-    "MissingExtraError": "errors",
-    "NeurostoreError": "errors",
-    "NotFoundError": "errors",
-    "RefusedError": "errors",
-    "StoreError": "errors",
-    "UsageError": "errors",
-    "Reader": "ingest",
-    "ingest": "ingest",
-    "Contract": "schemas",
-    "Finding": "schemas",
-    "contract": "schemas",
     "Split": "splits",
-    "splits": "splits",
-    "Ragged": "store",
-    "Session": "store",
-    "SessionBuilder": "store",
-    "Source": "store",
-    "Store": "store",
-    "Table": "schemas",
-    "create": "store",
+    "cache": "cache",
     "evaluate": "evaluate",
-    "open": "store",
+    "ingest": "ingest",
+    "splits": "splits",
     "tables": "store.tables",
     "train": "train",
 }
 
 __all__ = [
+    "Activity",
     "All",
     "Batch",
     "Behaviour",
+    "Bundle",
+    "CacheWarning",
     "Clock",
     "ConflictError",
     "Contract",
     "DamagedError",
     "Dataset",
+    "DeviceDataset",
     "Finding",
     "Forecaster",
+    "Interleaved",
+    "Mask",
     "MissingExtraError",
     "NeurostoreError",
+    "Normaliser",
     "NotFoundError",
+    "Presentation",
     "Ragged",
     "Reader",
     "Reason",
@@ -113,18 +137,26 @@ __all__ = [
     "SpikeEvents",
     "Spikes",
     "Split",
+    "Staggered",
+    "Stimulus",
+    "Stitched",
     "Store",
     "StoreError",
     "Table",
+    "TimeAligned",
     "Trials",
+    "UnitDropout",
     "UsageError",
     "Window",
     "__version__",
+    "cache",
     "contract",
     "create",
     "evaluate",
     "ingest",
     "open",
+    "psth",
+    "raster",
     "splits",
     "tables",
     "train",
@@ -134,7 +166,14 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'neurostore' has no attribute {name!r}")
-    module = importlib.import_module(f"neurostore.{_WHERE[name]}")
+    try:
+        module = importlib.import_module(f"neurostore.{_WHERE[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from neurostore.errors import MissingExtraError
+
+        raise MissingExtraError(f"neurostore.{name}", "train") from error
     own = callable(module) and name == _WHERE[name]  # neurostore.train is a package one can call
     value: object = module if own else getattr(module, name, module)
     globals()[name] = value

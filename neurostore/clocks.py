@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import floor
 
 import numpy as np
@@ -34,7 +36,10 @@ FASTEST = 10**10
 MOST_BINS = 1 << 28
 
 _FAR = 2**62
-_PIECE = 1 << 20
+_LEAST = float(np.finfo(np.float64).smallest_normal)
+_SEVERAL = 16
+"""Pieces of so many times from which threads pay."""
+_PIECE = 1 << 16  # what is worked on lies in the cache of a core
 
 
 def exact(value: float | int | str | Fraction) -> Fraction:
@@ -97,10 +102,22 @@ class Clock:
 
     def tick(self, seconds: float | int | str | Fraction) -> int:
         """The tick of one time: exact product, rounded half to even."""
+        if isinstance(seconds, float):
+            scaled = float(seconds) * self._hertz
+            # Three roundings (the decimal as a float, the rate, the product), as in `_nearest`.
+            sure = 0.5 - abs(scaled) * 2.0**-51  # not above 0 from 2^50 on, nor for NaN
+            if sure > 0 and abs(scaled - (whole := round(scaled))) < sure:
+                return whole
         tick = round(exact(seconds) * self.rate)
         if abs(tick) >= _FAR:
             raise UsageError(f"{float(seconds):g} s is further from 0 than a clock counts.")
         return tick
+
+    @cached_property
+    def _hertz(self) -> float:
+        """The rate as a float; NaN where a float has less than its usual digits for it."""
+        hertz = float(self.rate)
+        return hertz if hertz >= _LEAST else float("nan")
 
     def ticks(self, seconds: ArrayLike) -> NDArray[np.int64]:
         """Times (n,) float64 seconds → the nearest ticks (n,) int64, `MISSING` where not finite.
@@ -118,16 +135,21 @@ class Clock:
     def _nearest(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
         with np.errstate(over="ignore"):
             scaled = times * float(self.rate)
-        usable = np.abs(scaled) < _FAR  # False for NaN too
-        if not usable.all():
+        usable, furthest = None, _furthest(scaled)
+        if not furthest < _FAR:
+            usable = np.abs(scaled) < _FAR  # False for NaN too
             scaled[~usable] = 0.0
+            furthest = _furthest(scaled)
         whole = np.rint(scaled)
         ticks = whole.astype(np.int64)
         # The product was rounded: close to a half it may lie on the wrong side of it.
-        doubt = np.abs(scaled - whole) >= 0.5 - np.abs(scaled) * 2.0**-51
-        for row in np.flatnonzero(doubt):
-            ticks[row] = round(Fraction(float(times[row])) * self.rate)
-        ticks[~usable] = MISSING
+        whole -= scaled
+        if _furthest(whole) >= 0.5 - furthest * 2.0**-51:
+            doubt = np.abs(whole) >= 0.5 - np.abs(scaled) * 2.0**-51
+            for row in np.flatnonzero(doubt):
+                ticks[row] = round(Fraction(float(times[row])) * self.rate)
+        if usable is not None:
+            ticks[~usable] = MISSING
         return ticks
 
     def seconds(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -136,17 +158,39 @@ class Clock:
         above, below = float(self.rate), 1.0
         if self.rate.numerator < 2**53:  # then the quotient is rounded once, up to 2^53
             above, below = float(self.rate.numerator), float(self.rate.denominator)
-        times = ticks * below / above
-        return np.where(ticks == MISSING, np.nan, times)
+        times = np.asarray(ticks * below)
+        times /= above
+        if ticks.min(initial=0) == MISSING:
+            times = np.where(ticks == MISSING, np.nan, times)
+        return times
 
     def error(self, seconds: NDArray[np.float64]) -> float:
         """The worst round-trip error of these times (those with a tick), in seconds."""
-        worst = 0.0
-        for first in range(0, len(seconds), _PIECE):
+        return self._measured(seconds, None)
+
+    def measured(self, seconds: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
+        """`ticks` and `error` of times (n,), in one pass."""
+        ticks = np.empty(len(seconds), dtype=np.int64)
+        return ticks, self._measured(seconds, ticks)
+
+    def _measured(self, seconds: NDArray[np.float64], out: NDArray[np.int64] | None) -> float:
+        def measure(first: int) -> float:
             piece = seconds[first : first + _PIECE]
-            off = np.abs(self.seconds(self.ticks(piece)) - piece)
-            worst = max(worst, float(off[np.isfinite(off)].max(initial=0.0)))
-        return worst
+            ticks = self._nearest(piece)
+            if out is not None:
+                out[first : first + _PIECE] = ticks
+            off = self.seconds(ticks)
+            off -= piece
+            most = _furthest(off)
+            if not most < np.inf:
+                most = float(np.abs(off[np.isfinite(off)]).max(initial=0.0))
+            return most
+
+        firsts = range(0, len(seconds), _PIECE)
+        if len(firsts) < _SEVERAL:
+            return max(map(measure, firsts), default=0.0)
+        with ThreadPoolExecutor() as threads:  # numpy works on a piece without the GIL
+            return max(threads.map(measure, firsts))
 
     def edges(self, start: int, bins: int, bin: float | str | Fraction) -> NDArray[np.int64]:
         """Edges (bins + 1,) int64 ticks of bins: start + floor(k · bin · rate)."""
@@ -180,13 +224,19 @@ class Clock:
         return max(0, floor((exact(stop) - exact(start)) / exact(bin)))
 
 
+def _furthest(values: NDArray[np.float64]) -> float:
+    """The greatest magnitude of values (n,); NaN where one of them is."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+
+
 def on_grid(seconds: NDArray[np.float64], rate: Fraction = ACQUISITION) -> bool:
     """Whether every finite time (n,) lies within `GRID` ticks of the grid of `rate`."""
     for first in range(0, len(seconds), _PIECE):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scaled = seconds[first : first + _PIECE] * float(rate)
-        scaled = scaled[np.isfinite(scaled)]
-        if (np.abs(scaled - np.rint(scaled)) > GRID).any():
+            off = np.rint(scaled)
+            off -= scaled
+        if not _furthest(off) <= GRID and (np.abs(off[np.isfinite(off)]) > GRID).any():
             return False
     return True
 

@@ -11,6 +11,8 @@
     └── StoreError           the store, its disk or its network failed
         └── DamagedError     bytes of the store are not what was written
 
+    CacheWarning             (a warning) reading goes on, slower: the window cache cannot be used
+
 The first line of a message says what was wrong, where, what was found and expected, and the way
 out. Further lines are details.
 """
@@ -141,6 +143,10 @@ class StoreError(NeurostoreError, OSError):
 
 class DamagedError(StoreError):
     """Bytes of the store are not what was written."""
+
+
+class CacheWarning(UserWarning):
+    """The window cache cannot be used, or holds damage; what it would hold is read directly."""
 
 
 def _restore(kind: type[NeurostoreError], text: str, state: dict[str, object]) -> NeurostoreError:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 import neurostore
-from neurostore import NeurostoreError
+from neurostore import NeurostoreError, cache
 from neurostore.clocks import Clock
-from neurostore.store import Span, _catalogue, tables
+from neurostore.store import Span, tables
 
 
 def build(url: Path) -> neurostore.Store:
@@ -58,7 +58,7 @@ def reading(url: Path) -> dict[str, Any]:
 
     Arrays go by ``<id>/<table>/<column>``, with ``@v1`` behind it for the tagged snapshot.
     """
-    shutil.rmtree(_catalogue.cache_folder(), ignore_errors=True)
+    shutil.rmtree(cache.folder(), ignore_errors=True)
     found: dict[str, Any] = {}
 
     def read(name: str, what: Callable[[], Any]) -> Any:

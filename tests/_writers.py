@@ -18,7 +18,9 @@ from neurostore.store import Span, tables
 
 try:  # one warm process that holds no store forks the others: the imports are paid once
     CONTEXT: Any = multiprocessing.get_context("forkserver")
-    CONTEXT.set_forkserver_preload(["neurostore.store", "neurostore.ingest.nwb", "pandas", "zarr"])
+    CONTEXT.set_forkserver_preload(
+        ["neurostore.store._versions", "neurostore.ingest.nwb", "pandas", "zarr"]
+    )
 except ValueError:
     CONTEXT = multiprocessing.get_context("spawn")
 

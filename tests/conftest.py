@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing about what is tested.
+settings.register_profile("neurostore", deadline=None)
+settings.load_profile("neurostore")
 
 DATA = Path(
     os.environ.get("NEUROSTORE_TEST_DATA")

@@ -1,3 +1,5 @@
+import pickle
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -305,3 +307,62 @@ def test_a_chosen_clock_stays_within_half_a_tick(rate: Fraction, times: list[flo
     stream = np.round(np.array(times, dtype=float) * float(rate)) / float(rate)
     clock = choose([stream])
     assert clock.error(stream) <= 0.5 / float(clock.rate) + np.spacing(1e6)
+
+
+# ---- one time
+
+
+def exact_tick(clock: Clock, time: float) -> int:
+    return round(Fraction(str(time)) * clock.rate)
+
+
+anyrate = st.fractions(Fraction(1, 10**9), FASTEST, max_denominator=10**9).map(Clock)
+
+
+@given(clocks | anyrate, seconds)
+@example(Clock(1), 0.5)
+@example(Clock(1), 0.49999999999999994)
+@example(Clock(1), -1.5)
+@example(Clock(1), 2.0**50 + 0.5)
+@example(Clock(1), -0.0)
+@example(Clock(10**9), 5e-324)
+def test_the_tick_of_a_float_is_the_exact_product_of_what_is_written(
+    clock: Clock, time: float
+) -> None:
+    assert clock.tick(time) == exact_tick(clock, time)
+    assert clock.tick(np.float64(time)) == exact_tick(clock, time)
+    assert type(clock.tick(time)) is type(clock.tick(np.float64(time))) is int
+
+
+@given(clocks | anyrate, st.integers(-(2**51), 2**51), st.integers(-3, 3))
+def test_the_tick_of_a_float_next_to_a_half_is_on_its_side_of_it(
+    clock: Clock, tick: int, steps: int
+) -> None:
+    time = float((tick + Fraction(1, 2)) / clock.rate)
+    for _ in range(abs(steps)):
+        time = float(np.nextafter(time, np.copysign(np.inf, steps)))
+    assert clock.tick(time) == exact_tick(clock, time)
+
+
+@pytest.mark.parametrize("rate", ["1e-320", "1e-400", "3e-308"])
+def test_a_rate_that_is_hardly_a_float_counts_exactly(rate: str) -> None:
+    clock = Clock(Fraction(rate))
+    for time in (1e308, 1.5e308, -1.7976931348623157e308, 0.0):
+        assert clock.tick(time) == exact_tick(clock, time)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_a_float_that_no_clock_counts_is_refused(time: float) -> None:
+    with pytest.raises(UsageError):
+        Clock(30_000).tick(time)
+
+
+def test_a_clock_that_has_counted_is_still_equal_and_pickles() -> None:
+    clock = Clock(RATES["TDT"], "2020-01-01")
+    clock.tick(0.1)
+    fresh = Clock(RATES["TDT"], "2020-01-01")
+    for one in (pickle.loads(pickle.dumps(clock)), fresh, replace(clock)):
+        assert one == clock
+        assert hash(one) == hash(clock)
+        assert repr(one) == repr(clock)
+        assert one.tick(0.1) == clock.tick(0.1)

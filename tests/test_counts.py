@@ -340,7 +340,7 @@ def test_a_clock_so_fine_that_unit_and_tick_do_not_fit_one_key_is_sorted_all_the
     ticks = span.clock.ticks(ragged.times)
     rows = np.repeat(np.arange(2_000), 3)
     order = np.lexsort((rows, ticks))
-    time, unit = tables._by_time(ticks.copy(), ragged, 2_000)
+    time, unit, _ = tables._by_time(ticks.copy(), rows.astype(np.uint16), 2_000)
     assert (time == ticks[order]).all()
     assert (unit == rows[order]).all()
 

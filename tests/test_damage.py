@@ -12,8 +12,9 @@ import pytest
 from _damaged import build, flip_many, flipped, judge, plain, reading, replaced
 
 import neurostore
+from neurostore import cache
 from neurostore.errors import DamagedError, NeurostoreError
-from neurostore.store import _catalogue, layout
+from neurostore.store import layout
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_without_one_of_its_folders_a_store_says_so(url, tmp_path, folder):
 def test_a_damaged_cache_of_the_catalogue_is_read_anew_from_the_store(url):
     store = neurostore.open(url)
     wanted = store.sessions().to_json()
-    cached = _catalogue.cache_folder() / "catalogue" / f"{store.snapshot}.json"
+    cached = cache.folder() / "catalogue" / f"{store.snapshot}.json"
     data = cached.read_bytes()
     changed = data.replace(b"mouse-1", b"mouse-2")
     for bad in (b"", b"[", b"17", b"[17]", b"{}", b"[]", data[:-9] + b"]", changed):

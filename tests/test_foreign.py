@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 
@@ -12,7 +11,8 @@ from _damaged import build
 
 import neurostore
 from neurostore.errors import DamagedError, StoreError
-from neurostore.store import _catalogue, layout
+from neurostore.store import _catalogue, _local, layout
+from neurostore.store._format import session_path, table_path
 
 
 def unsigned(store):
@@ -22,14 +22,14 @@ def unsigned(store):
 
 def rewritten(store, id, change):
     """The store with the document of a node changed, and everything signed anew around it."""
-    versions, path = store._versions, layout.session_path(id)
+    versions, path = store._versions, session_path(id)
     draft = versions.begin()
     attrs = _catalogue.read_attrs(draft.store, path)
     old = attrs.pop("row")
     entries = {name: dict(entry) for name, entry in old["tables"].items()}
     change(draft.store, path, entries)
     for name, entry in entries.items():
-        where = f"{path}/{layout.table_path(name)}"
+        where = f"{path}/{table_path(name)}"
         there = [
             one for one in entry["arrays"] if layout.get_document(draft.store, f"{where}/{one}")
         ]
@@ -153,8 +153,8 @@ def test_a_session_that_the_catalogue_names_but_is_not_found_is_damage(url, tmp_
     layout.sync(draft.below("sessions/lab/b").delete_dir("sessions/lab/b"))
     store._versions.commit(draft, "lost", lambda head: about)
     store.refresh()
-    cached = _catalogue.cache_folder() / "catalogue" / f"{store.snapshot}.json"
-    cached.write_text(json.dumps(neurostore.open(url).rows))  # read before it was lost
+    rows = neurostore.open(url).rows  # read before it was lost
+    _local.save(store.snapshot, _local.Catalogue(rows, [b"{}"] * len(rows)))
     with pytest.raises(DamagedError, match="lab/b stands in the catalogue but is not found"):
         store.session("lab/b")
 

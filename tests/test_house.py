@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 import tomllib
@@ -22,10 +23,10 @@ def test_the_package_says_the_version_of_pyproject(project: dict[str, Any]) -> N
     assert neurostore.__version__ == project["version"]
 
 
-def test_every_promised_extra_exists_and_all_holds_the_others(project: dict[str, Any]) -> None:
+def test_every_promised_extra_exists_and_all_holds_them_but_rivals(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
-    others = {"nwb", "ibl", "train", "figures", "pynapple", "web", "bench", "demo", "dev"}
-    assert set(extras) == others | {"all"}
+    others = {"nwb", "ibl", "train", "figures", "pynapple", "web", "bench", "demo", "dev", "dask"}
+    assert set(extras) == others | {"all", "peers"}
     (everything,) = extras["all"]
     assert set(everything.removeprefix("neurostore[").removesuffix("]").split(",")) == others
 
@@ -40,7 +41,7 @@ def test_the_measured_versions_name_every_dependency(project: dict[str, Any]) ->
     measured = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     wanted = [project["dependencies"], *project["optional-dependencies"].values()]
     for requirement in itertools.chain.from_iterable(wanted):
-        name = requirement.split(">=")[0].split("[")[0].lower().replace("_", "-")
+        name = re.split(r"[\[<=>]", requirement)[0].lower().replace("_", "-")
         assert name in measured | {"neurostore"}, requirement
 
 
@@ -58,3 +59,19 @@ def test_every_public_name_is_what_it_says() -> None:
         value = getattr(neurostore, name)
         said = getattr(value, "__name__", name)
         assert said.rpartition(".")[2] == name, (name, said)
+
+
+def test_without_torch_the_names_that_need_it_say_which_extra_brings_it() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import neurostore\n"
+        "for name in neurostore.__all__:\n"
+        "    try: getattr(neurostore, name)\n"
+        "    except neurostore.MissingExtraError as error: print(name, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("DeviceDataset ")
+    assert "neurostore[train]" in line

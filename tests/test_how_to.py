@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import neurostore
 from neurostore.simulate import simulate
@@ -160,6 +162,88 @@ def test_windows_are_what_the_page_says(demo_store):
     assert 0 < len(events) <= len(rows)
 
 
+def test_stimuli_are_kept_and_joined_as_the_page_says():
+    names, rng = code("stimuli.md"), np.random.default_rng(0)
+    store = neurostore.create("memory://page-stimuli")
+    frames = rng.integers(0, 256, (90, 6, 8)).astype(np.uint8)
+    vectors = rng.normal(size=(90, 12)).astype(np.float32)
+    stimulus = names["keep"](store, frames, vectors)
+    np.testing.assert_array_equal(stimulus.frames[12:15], frames[12:15])
+    names["add"](store, "clip_l14", vectors.astype(np.float16))
+    assert store.stimulus("natural_movie_one").embedding("clip_l14").title == "clip_l14/v2"
+    made = neurostore.SessionBuilder(dataset="d", session="s")
+    made.add_units({"u": np.arange(1000) / 10})
+    frame = np.r_[np.arange(90), -1]
+    start = np.r_[np.arange(90) / 30, 3.0]
+    names["shown"](made, start, np.r_[start[1:], 4.0], frame)
+    with store.transaction("a session") as tx:
+        tx.put(made)
+    batch = names["windows"](store).window("d/s", 2)
+    assert batch["frame"][0, :5].tolist() == [60, 60, 61, 61, 62]
+    np.testing.assert_array_equal(batch["picture"][0, 3], frames[69])
+    np.testing.assert_array_equal(batch["clip"][0, 0], vectors[58].astype(np.float16))
+    assert names["blank"](batch)[0].tolist() == [False] * 50 + [True] * 25
+
+
+def test_masks_held_out_units_and_fewer_units_are_what_the_page_says(demo_store):
+    names = code("windows.md")
+    for make in (names["masked"], names["held_out"]):
+        batch = make(demo_store, "demo/mouse-1").sample(8, seed=0)
+        rate = torch.ones_like(batch["spikes.target"], dtype=torch.float32)
+        counted = batch["spikes.target_mask"]
+        assert 0 < int(counted.sum()) < counted.numel()
+        assert float(names["loss"](rate, batch)) == 1.0
+        assert not batch["spikes"][counted].any()
+    regions = demo_store.units(sessions=["demo/mouse-1"])["region"].to_numpy()
+    outside = torch.from_numpy(regions != "CA1")
+    assert torch.equal(batch.mask["spikes"][0, :, 0], outside)
+    assert batch["spikes.target_mask"][:, :, 50:].all()
+    units = [names["fewer"](demo_store)[k].unit_mask.sum() for k in range(6)]
+    assert all(3 <= count <= 12 for count in units)
+
+
+def test_order_and_time_line_are_what_the_page_says(demo_store):
+    names = code("windows.md")
+    dataset = names["windows"](demo_store)
+    whole = [batch.tick.tolist() for batch, _ in names["go_on"](dataset, batches=5)]
+    (first, state), *_ = names["go_on"](dataset, batches=1)
+    rest = [batch.tick.tolist() for batch, _ in names["go_on"](dataset, state, batches=4)]
+    assert [first.tick.tolist(), *rest] == whole
+    alike = names["every_session_alike"](dataset)
+    assert len(alike) == -(-10_000 // 32)
+    lines = list(names["on_the_time_line"](dataset, lambda batch: batch.future("spikes")))
+    assert [session for session, *_ in lines] == dataset.session_ids
+    for _, start, value, count in lines:
+        assert value.shape[1] == len(start) == len(count)
+        assert (np.isnan(value).all(axis=0) == (count == 0)).all()
+
+
+def test_subjects_are_left_out_and_fitted_values_kept_apart_as_the_page_says():
+    store, names = neurostore.create("memory://page-subjects"), code("split-a-session.md")
+    with store.transaction("three subjects") as tx:
+        for row in range(3):
+            made = neurostore.SessionBuilder(dataset="d", session=f"s{row}", subject=f"rat-{row}")
+            made.add_units({"u": np.arange(1000) / 10 + 0.01})
+            time = np.arange(5000) / 50
+            made.add_behaviour("speed", np.sin(time) * row + row, time=time, units="cm/s")
+            tx.put(made)
+    kept = names["keep"](store, names["each_subject_left_out"](store))
+    assert [one["test"].sessions for one in kept] == [("d/s0",), ("d/s1",), ("d/s2",)]
+
+    def open_part(label, **more):
+        streams = {"speed": neurostore.Behaviour("speed", rate=20)}
+        window = neurostore.Window(0.5, 0.5)
+        split = f"subject-0/{label}"
+        return neurostore.Dataset(store, window=window, streams=streams, split=split, **more)
+
+    train, test = names["normalised"](open_part, "speed")
+    assert abs(float(train.sample(len(train))["speed"].mean())) < 0.01
+    assert names["unseen_units"](train, test) == (train, test)
+    elsewhere = names["Normaliser"].fit(open_part("validation"), "speed")
+    with pytest.raises(neurostore.UsageError, match="is used in 'train'"):
+        open_part("train", transform=elsewhere)
+
+
 def test_a_model_is_trained_and_scored_as_the_page_says(demo_store, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -181,3 +265,92 @@ def test_a_model_is_trained_and_scored_as_the_page_says(demo_store, tmp_path, mo
     assert scores.to_json()["models"][0]["difference"] is None
     again = names["with_the_history_mean"](run)
     assert "history mean" in again.table()["model"].tolist()
+
+
+def test_dense_activity_is_observed_as_the_page_says():
+    store = neurostore.create("memory://page-acquisition")
+    voltage = np.random.default_rng(0).standard_normal((400, 7)).astype(np.float32)
+    made = neurostore.SessionBuilder(dataset="d", session="s", rate=30_000)
+    made.add_activity("voltage", voltage, start=0.0, rate=50, units="mV")
+    made.add_activity("stimulus", voltage[:, :2], start=0.0, rate=50, units="")
+    with store.transaction("dense") as tx:
+        tx.put(made)
+    names = code("acquisition.md")
+    ways = names["three_acquisitions"]()
+    for kind in ("aligned", "staggered"):
+        dataset = names["observations"](store, ways[kind])
+        batch = dataset.sample(8, seed=0)
+        assert tuple(batch["voltage"].shape) == (8, 6, 7)
+        assert tuple(batch["stimulus"].shape) == (8, 100, 2)
+        step = batch["voltage.step"].numpy()
+        assert (step % 20 == dataset.phases("voltage")["d/s"]).all()
+        for m in range(6):
+            found = batch["voltage"][:, m].numpy()
+            np.testing.assert_array_equal(found, voltage[step + 20 * m, np.arange(7)])
+        share = names["rows"](store, ways[kind]).sample(4)
+        assert float(share.mask["voltage"].double().mean()) == 1 / 20
+    assert names["rows"](store, ways["whole"]).sample(4).mask["voltage"].all()
+
+
+def test_windows_on_a_device_are_what_the_page_says(demo_store):
+    names = code("on-the-gpu.md")
+    dataset = names["on_device"](demo_store, "cpu")
+    host = code("windows.md")["windows"](demo_store)
+    assert (dataset.sample(32)["spikes"] == host.sample(32)["spikes"]).all()
+    assert set(dataset.nbytes["spikes"]) == {"demo/mouse-1", "demo/mouse-2"}
+    assert dataset.host_streams == ()
+    expected = sum(int((b["spikes"] * b.mask["spikes"]).sum()) for b in host.loader(256))
+    assert names["spikes_seen"](dataset) == expected
+
+
+def test_the_cache_is_moved_and_windows_are_asked_for_at_once_as_the_page_says(
+    demo_store, tmp_path, monkeypatch
+):
+    for name in ("NEUROSTORE_CACHE", "NEUROSTORE_CACHE_BOUND"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # brings back what the page sets
+    names = code("fast-windows.md")
+    held = names["on_this_node"](tmp_path / "fast", bound="2GB")
+    assert (held.root, held.bound) == (tmp_path / "fast" / "tables", 2 * 10**9)
+    dataset = code("windows.md")["windows"](demo_store)
+    times = [10.0, 12.345, 99.9]
+    batch = names["responses"](dataset, "demo/mouse-2", times)
+    assert len(held.entries()) > 0
+    for k, time in enumerate(times):
+        alone = dataset.window("demo/mouse-2", time)["spikes"][0]
+        assert torch.equal(batch["spikes"][k], alone)
+
+
+def test_rates_rasters_and_binned_sessions_are_what_the_page_says(demo_store):
+    names, ids = code("psth.md"), ["demo/mouse-1", "demo/mouse-2"]
+    rates = names["stimulus_responses"](demo_store, ids)
+    assert set(rates["region"].values) == {"CA1"}
+    for id in ids:
+        rows = demo_store.session(id).rows("intervals/trials", "choice = 1")
+        assert (rates["n"].values[rates["session"].values == id] == len(rows)).all()
+    assert np.isfinite(names["modulated"](rates)).all()
+    session = demo_store.session("demo/mouse-2")
+    time, event = names["raster_of"](session, "4")
+    events = session.intervals["trials"]["stim_on_time"].values
+    found = [np.sum((time > 0) & (time < 0.5) & (event == k)) for k in range(len(events))]
+    of = session.spike_times("4")
+    assert found == [np.sum((of > at) & (of < at + 0.5)) for at in events]
+    means = names["mean_rates"](session)
+    spikes = [len(session.spike_times(str(unit))) for unit in means["unit"].values]
+    np.testing.assert_allclose(means, np.array(spikes) / 400)
+    same = names["correlations"](session, 0, 100)
+    np.testing.assert_allclose(np.diag(same), 1)
+
+
+def test_a_bundle_is_packed_and_trained_from_as_the_page_says(demo_store, tmp_path):
+    names = code("pack-for-a-cluster.md")
+    datasets, bundle = names["parts"](demo_store), names["keep"](demo_store, tmp_path / "b")
+    assert sorted(bundle.datasets) == ["train", "validation"]
+    for label, one in datasets.items():
+        ours, theirs = bundle.dataset(label).sample(8, seed=1), one.sample(8, seed=1)
+        assert torch.equal(ours["spikes"], theirs["spikes"])
+    torch.manual_seed(0)
+    _, first = names["fit"](tmp_path / "b", epochs=1)
+    torch.manual_seed(0)
+    model, last = names["fit"](tmp_path / "b", epochs=3)
+    assert last < first
+    assert model.weight.shape == (12, 12)

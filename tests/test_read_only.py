@@ -59,7 +59,17 @@ def test_a_store_is_read_from_a_folder_and_with_a_cache_that_cannot_be_written(u
             path.chmod(0o555 if path.is_dir() else 0o444)
         try:
             done = subprocess.run(
-                [sys.executable, "-W", "error", "-c", READ, str(lab), "65534"],
+                [
+                    sys.executable,
+                    "-W",
+                    "error",
+                    "-W",
+                    "always:The window cache",
+                    "-c",
+                    READ,
+                    str(lab),
+                    "65534",
+                ],
                 env={**os.environ, "NEUROSTORE_CACHE": str(cache), "HOME": folder},
                 capture_output=True,
                 text=True,
@@ -76,6 +86,8 @@ def test_a_store_is_read_from_a_folder_and_with_a_cache_that_cannot_be_written(u
             assert line.startswith("StoreError")
             assert "ermission denied" in line
         assert len(said) == 5
-        (warning,) = done.stderr.splitlines()
-        assert warning.startswith(f"The cache {cache}/catalogue cannot be written")
+        warnings = [line for line in done.stderr.splitlines() if "cannot be written" in line]
+        assert len(warnings) == 2, done.stderr
+        for what in ("cache %s/catalogue", "window cache %s/tables"):
+            assert sum(f"The {what % cache} cannot be written" in line for line in warnings) == 1
         assert list(cache.iterdir()) == []

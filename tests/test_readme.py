@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_shell_and_python_of_the_readme_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     lines = [line for line in blocks("sh")[1].splitlines() if line.startswith("neurostore ")]
-    assert len(lines) == 7
+    assert len(lines) == 9
     for line in lines:
         assert cli.main(shlex.split(line, comments=True)[1:]) == 0, line
     names: dict[str, object] = {}
@@ -41,3 +41,10 @@ def test_the_shell_and_python_of_the_readme_run(folder, monkeypatch, capsys):
     assert counts.sizes == {"unit": 24, "bin": 50}  # type: ignore[attr-defined]
     assert int(counts.sum()) > 0  # type: ignore[call-overload]
     assert len(blocks("python")[0].strip().splitlines()) <= 10
+
+
+def test_the_readme_and_the_changelog_name_every_command():
+    changes = (Path(__file__).parents[1] / "CHANGELOG.md").read_text("utf-8")
+    for text in (README, changes):
+        (found,) = re.findall(r"commands:? `(create[^`]*)`", text)
+        assert found.split() == list(cli.COMMANDS)

@@ -18,7 +18,7 @@ from neurostore import _declared, recipes
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.recipes import Data, Parts, Recipe, Training, load
 from neurostore.recipes._recipe import digest
-from neurostore.sample import Spikes, Window
+from neurostore.sample import Mask, Spikes, Window
 from neurostore.simulate import simulate
 
 TEXT = """
@@ -412,3 +412,50 @@ def test_a_recipe_of_an_earlier_version_has_the_defaults_of_what_it_could_not_sa
     again = Recipe.from_json(document)
     assert again.data.same_units is False
     assert again.differs(load("glm")) == {}
+
+
+def test_a_mask_and_units_are_tables_and_lists_of_a_recipe(write, tmp_path) -> None:
+    one = 'mask = { kind = "bins", share = 0.25 }\nunits_in = "region = \'CA1\'"'
+    recipe = load(write(streams=one))
+    assert recipe.streams["spikes"] == Spikes(
+        0.02, mask=Mask("bins", 0.25), units_in="region = 'CA1'"
+    )
+    two = """mask = [
+    { kind = "units", share = 0.5 },
+    { kind = "spans", share = 0.1, length = 0.1 },
+]
+units_out = ["a", "b"]"""
+    several = load(write(streams=two))
+    masks = (Mask("units", 0.5), Mask("spans", 0.1, length=0.1))
+    assert several.streams["spikes"] == Spikes(0.02, mask=masks, units_out=("a", "b"))
+    table = load(write(streams='[streams.spikes.mask]\nkind = "bins"\nshare = 0.25'))
+    assert table.streams["spikes"].mask == Mask("bins", 0.25)
+    for made in (recipe, several, table):
+        document = json.loads(json.dumps(made.to_json(), allow_nan=False))
+        again = Recipe.from_json(document)
+        assert (again, again.digest) == (made, made.digest)
+        assert pickle.loads(pickle.dumps(made)) == made
+    assert len({made.digest for made in (recipe, several, load(write()))}) == 3
+
+
+def test_a_field_of_a_mask_is_set_on_the_command_line(write) -> None:
+    path = write(streams='mask = { kind = "bins", share = 0.25 }')
+    made = load(path, ["--streams.spikes.mask.share", "0.5"])
+    assert made.streams["spikes"].mask == Mask("bins", 0.5)
+    other = ["--streams.spikes.mask.kind", "units", "--streams.spikes.mask.share", "0.1"]
+    assert load(path, other).streams["spikes"].mask == Mask("units", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('mask = { kind = "bins", share = 2 }', "streams.spikes.mask in .*above 0 and below 1"),
+        ('mask = { kind = "bins", shaer = 0.2 }', "Did you mean 'share'"),
+        ('mask = { kind = "bin", share = 0.2 }', "streams.spikes.mask must be a table of kind"),
+        ('mask = { kind = "bins" }', "streams.spikes.mask must be a table of kind, share, length"),
+        ("mask = 0.25", "streams.spikes.mask must be a table of kind, share, length"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused_with_its_key(write, line, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(write(streams=line))

@@ -139,6 +139,7 @@ def whole_session() -> neurostore.SessionBuilder:
 def test_every_contract_that_the_store_writes_is_frozen_and_holds() -> None:
     staged = whole_session().build()
     written = {table.contract for table in staged.tables.values()} | {"sessions/v1", "split/v1"}
+    written |= {"stimulus_frames/v1", "stimulus_embeddings/v1"}
     assert written == set(frozen())
     for table in staged.tables.values():
         assert validate(table, staged.tables) == []

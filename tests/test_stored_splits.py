@@ -27,7 +27,7 @@ from neurostore.errors import (
 from neurostore.splits import Part
 from neurostore.store import _catalogue, _splits, layout
 from neurostore.store._versions import IcechunkVersions
-from neurostore.store.store import who
+from neurostore.store.transaction import who
 from neurostore.store.urls import parse
 
 NUMBERS = count()
@@ -188,7 +188,7 @@ def test_a_split_on_sessions_or_clocks_that_the_store_does_not_have_is_refused(s
 def test_a_split_is_not_replaced(store):
     with pytest.raises(UsageError, match="never replaced"), store.transaction("over") as tx:
         tx.put(blocks(store), replace=True)
-    with pytest.raises(UsageError, match="a SessionBuilder or a Split, found dict"):
+    with pytest.raises(UsageError, match="a Split or a Stimulus, found dict"):
         store.transaction("what").put({})
 
 

@@ -347,6 +347,7 @@ def test_the_best_weights_are_the_same_to_the_bit_however_often_a_run_was_stoppe
         (["--window.history", "9"], {}, "longer than every interval"),
         (["--split.block", "90"], {}, "90 s"),
         ([], {"sessions": "id = 'sim/x'"}, "No session"),
+        (["--streams.spikes.units_in", "n_spikes >= 0"], {}, "are for a loop of your own"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_leaves_no_folder(

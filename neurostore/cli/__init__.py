@@ -15,10 +15,10 @@ from pathlib import Path
 import tyro
 
 import neurostore
-from neurostore.cli import _model, _store
+from neurostore.cli import _cache, _data, _model, _store
 from neurostore.cli._print import say
 from neurostore.cli._words import DONE, FAILED, REFUSED, USAGE
-from neurostore.errors import NeurostoreError, StoreError, UsageError
+from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
 
 __all__ = ["COMMANDS", "DONE", "FAILED", "REFUSED", "USAGE", "main", "run"]
 
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "units": _store.units,
     "show": _store.show,
     "validate": _store.validate,
+    "cache": _cache.cache,
     "log": _store.log,
     "tag": _store.tag,
     "train": _model.train,
@@ -51,11 +52,13 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": _model.report,
     "experiment": _model.experiment,
     "runs": _model.runs,
+    "describe": _data.describe,
+    "pack": _data.pack,
     "demo": demo,
 }
 
-OVERRIDABLE = ("train", "experiment")
-"""Commands that take ``--section.key value`` over the values of a recipe."""
+OVERRIDABLE = {"train": 3, "experiment": 3, "pack": 3, "describe": 2}
+"""Commands that take ``--section.key value`` over a recipe, after so many words of their own."""
 
 
 def _apart(words: list[str]) -> list[str]:
@@ -75,10 +78,11 @@ def _apart(words: list[str]) -> list[str]:
         if word.startswith("--"):
             key = word[2:].partition("=")[0]
             into = overrides if "." in key or key in ("seed", "device", "precision") else kept
-            if into is overrides and sum(one[:2] != "--" for one in kept) < 4:
+            if into is overrides and sum(one[:2] != "--" for one in kept) <= OVERRIDABLE[words[0]]:
                 raise UsageError(
-                    f"{word} stands too early: neurostore {words[0]} takes three words first, then "
-                    f"overrides. See neurostore {words[0]} --help."
+                    f"{word} stands too early: neurostore {words[0]} takes "
+                    f"{counted(OVERRIDABLE[words[0]], 'word')} first, then overrides. See "
+                    f"neurostore {words[0]} --help."
                 )
         into.append(word)
     return [*kept, "--", *overrides] if overrides else kept

@@ -148,18 +148,18 @@ def validate(
     at: str | None = None,
     json: bool = False,
 ) -> int:
-    """Check sessions and splits against their contracts and digests; reads every value.
+    """Check sessions, splits and stimuli against their contracts and digests; reads every value.
 
     Args:
         url: The store.
-        sessions: Ids; all of them and the splits without.
+        sessions: Ids; all of them, the splits and the stimuli without.
         at: A tag or snapshot instead of the newest one.
         json: Print the findings as JSON.
     """
     store = neurostore.open(url, at)
     ok = "holds its contracts, unchanged since its commit{}"
     found = _with_progress(store, list(sessions) or list(store.sessions()["id"]))
-    found |= {} if sessions else store.validate_splits()
+    found |= {} if sessions else store.validate_splits() | store.validate_stimuli()
     if json:
         print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
     else:

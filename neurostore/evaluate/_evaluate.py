@@ -5,6 +5,7 @@ The null is the training-mean rate of every unit.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -185,7 +186,7 @@ class _Evaluation:
         """Every forecaster over every window."""
         forecasters = [*self.forecasters(), *beside]
         parts: list[list[Statistics]] = [[] for _ in forecasters]
-        for batch in self._test.loader(BATCH, shuffle=False):
+        for batch in self._test.loader(BATCH, shuffle=False, rank=0, ranks=1):
             recorded, mask = target(batch)
             block = batch.block.numpy()
             for part, one in zip(parts, forecasters, strict=True):
@@ -267,5 +268,17 @@ def _command(run: Run) -> str:
     words = ["neurostore", "train", own, str(run.identity["url"]), str(run.folder), "--resume"]
     for key, (value, where) in recipe.origins.items():
         if where == "command line":
-            words += [f"--{key}", *map(str, value if isinstance(value, list | tuple) else [value])]
+            words += _option(key, value)
     return shlex.join(words)
+
+
+def _option(key: str, value: Any) -> list[str]:
+    """The words that say a value of a recipe: a table field by field."""
+    if isinstance(value, Mapping):
+        return [word for name, one in value.items() for word in _option(f"{key}.{name}", one)]
+    each = value if isinstance(value, list | tuple) else [value]
+    return [f"--{key}", *(json.dumps(one) if isinstance(one, bool) else _said(one) for one in each)]
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -82,7 +82,7 @@ class Windows:
     def of(cls, windows: Dataset, *, history: bool = False) -> Windows:
         """The windows of a dataset, in plan order; their history only where it is asked for."""
         parts: list[dict[str, NDArray[Any]]] = []
-        for batch in windows.loader(BATCH, shuffle=False):
+        for batch in windows.loader(BATCH, shuffle=False, rank=0, ranks=1):
             counts, mask = target(batch)
             when = _when(batch, windows.session_ids)
             # Copies: a view would keep the whole batch.

@@ -10,14 +10,14 @@ from neurostore.clocks import exact
 from neurostore.errors import UsageError, counted
 from neurostore.recipes._recipe import Recipe
 from neurostore.recipes._resolve import methods
-from neurostore.sample import Dataset, choose
+from neurostore.sample import Bundle, Dataset, choose
 from neurostore.splits import Part, Split
 
 if TYPE_CHECKING:
     from neurostore.store import Store
 
 
-def split_of(recipe: Recipe, store: Store) -> Split:
+def split_of(recipe: Recipe, store: Store | Bundle) -> Split:
     """The split that a recipe names or makes, over the sessions and units it chooses.
 
     Raises
@@ -37,11 +37,17 @@ def split_of(recipe: Recipe, store: Store) -> Split:
         return found
     timelines = [
         one.session.timeline([str(id) for id in one.ids] if len(one.ids) else None, said.trials)
-        for one in choose(store, recipe.data.sessions, recipe.data.units)
+        for one in choose(store, *_chosen(recipe, store))  # type: ignore[arg-type]
     ]
     made: Split = methods()[str(said.method)](recipe.name, timelines, **said.arguments)
     _refuse_unlabelled(made)
     return made
+
+
+def _chosen(recipe: Recipe, store: Store | Bundle) -> tuple[Any, Any]:
+    """Sessions and units; of a bundle, which knows no SQL, those that it was packed with."""
+    asked = (recipe.data.sessions, recipe.data.units)
+    return store.asked(*asked) if isinstance(store, Bundle) else asked
 
 
 def _refuse_unlabelled(split: Split) -> None:
@@ -59,11 +65,12 @@ def _refuse_unlabelled(split: Split) -> None:
 
 def dataset(
     recipe: Recipe,
-    store: Store,
+    store: Store | Bundle,
     part: Part,
     *,
     stride: float | None = None,
     streams: Mapping[str, Any] | None = None,
+    training: bool = False,
 ) -> Dataset:
     """The windows of one part of the split, with the streams of the recipe.
 
@@ -73,14 +80,20 @@ def dataset(
         Seconds from one window to the next, another than the recipe's.
     streams : mapping, optional
         Others than the recipe's.
+    training : bool
+        With the dropout of the recipe, which is for windows that a model learns from.
     """
     window = recipe.window if stride is None else replace(recipe.window, stride=stride)
+    sessions, units = _chosen(recipe, store)
     return Dataset(
-        store,
-        recipe.data.sessions,
-        units=recipe.data.units,
+        store,  # type: ignore[arg-type]
+        sessions,
+        units=units,
         window=window,
         streams=recipe.streams if streams is None else streams,
         split=part,
         history_may_cross=recipe.data.history_may_cross,
+        acquisition=recipe.data.acquisition,
+        dropout=recipe.data.dropout if training else None,
+        missing=recipe.data.missing,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from neurostore.errors import JSON, UsageError
 from neurostore.recipes._typed import Origins
-from neurostore.sample import Window
+from neurostore.sample import Acquisition, All, UnitDropout, Window
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ TEXT = ("title", "citation", "reference")
 
 @dataclass(frozen=True)
 class Data:
-    """Which sessions and units of a store.
+    """Which sessions and units of a store, and how windows of them are given.
 
     Parameters
     ----------
@@ -37,12 +37,33 @@ class Data:
         Whether the history of a window may lie outside of its own part of the split.
     same_units : bool
         Whether sessions that list the same unit ids recorded the same units.
+    acquisition : Acquisition
+        When each channel was observed: a table of its `kind` and its parameters.
+    dropout : UnitDropout, optional
+        Units left out at random in training windows; never in validation or evaluation.
+    missing : {"mask", "refuse"}
+        What a session that lacks something of a stream does.
+    weight : str or mapping, optional
+        How training windows are drawn: ``"sessions"``, ``"intervals"``, ``"units"``, or a weight
+        by session id, with replacement; each once an epoch without it.
     """
 
     sessions: str | tuple[str, ...] | None = None
     units: str | None = None
     history_may_cross: bool = False
     same_units: bool = False
+    acquisition: Acquisition = field(default_factory=All)
+    dropout: UnitDropout | None = None
+    missing: Literal["mask", "refuse"] = "mask"
+    weight: Literal["sessions", "intervals", "units"] | Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        for id in self.weight if isinstance(self.weight, Mapping) else ():
+            if "." in id:
+                raise UsageError(
+                    f"A key of a recipe holds no dot, found a weight for {id!r}. Weigh by "
+                    "'sessions', 'intervals' or 'units', or give the loader the weights yourself."
+                )
 
 
 @dataclass(frozen=True)
@@ -256,7 +277,8 @@ class Recipe:
         from rich.table import Table
 
         table = Table(title=escape(self.title or self.name))
-        for name in ("key", "value", "origin"):
+        table.add_column("key", no_wrap=True)  # to be copied whole
+        for name in ("value", "origin"):
             table.add_column(name, overflow="fold")
         for key, (value, origin) in self.origins.items():
             said = "" if value is None else json.dumps(_jsonable(value), ensure_ascii=False)

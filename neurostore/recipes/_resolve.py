@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from neurostore import _declared
 from neurostore.errors import NotFoundError, UsageError
@@ -32,7 +32,7 @@ from neurostore.recipes._typed import (
     section,
     typed,
 )
-from neurostore.sample import Window
+from neurostore.sample import Acquisition, All, Window
 
 COMMAND_LINE = "command line"
 
@@ -116,7 +116,7 @@ def _options(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Leaf]:
     return {key: Leaf(Words(tuple(words)), COMMAND_LINE) for key, words in found.items()}
 
 
-CHOICES = {"split": ("stored", "method"), "streams": ("kind",)}
+CHOICES = {"split": ("stored", "method"), "streams": ("kind",), "data": ("kind",)}
 """Keys that choose what the rest of their table means."""
 
 
@@ -172,7 +172,7 @@ def _settle(name: str, tree: Tree, *, resolve: bool) -> Recipe:
     known = settable(top["architecture"]) if resolve else as_said(tables["arguments"])
     arguments = section(tables["arguments"], known, "arguments.", origins)
     plain: dict[str, Any] = {
-        "data": Data(**section(tables["data"], parameters(Data), "data.", origins)),
+        "data": _data(tables["data"], origins),
         "window": Window(**section(tables["window"], parameters(Window), "window.", origins)),
         "streams": {one: _stream(tables["streams"], one, origins) for one in tables["streams"]},
         "split": _parts(tables["split"], origins),
@@ -199,6 +199,42 @@ def _table(tree: Tree, name: str) -> Tree:
     if isinstance(found, Leaf):
         raise UsageError(f"{name} must be a table, found {found.value!r} in {found.origin}.")
     return found
+
+
+def _data(table: Tree, origins: Origins) -> Data:
+    known, at = parameters(Data), "data."
+    for name, node in table.items():
+        if name not in known:
+            raise NotFoundError("key", at + name, [at + one for one in known], origin_of(node))
+    plain = {name: one for name, one in known.items() if name != "acquisition"}
+    own = section(_only(table, list(plain)), plain, at, origins)
+    return Data(**own, acquisition=_acquisition(table, origins))
+
+
+def _acquisition(data: Tree, origins: Origins) -> Acquisition:
+    at, kinds = "data.acquisition.", {one.__name__: one for one in get_args(Acquisition)}
+    if "acquisition" not in data:
+        origins[at + "kind"] = (All.__name__, "default of Data")
+        return All()
+    node = data["acquisition"]
+    if isinstance(node, Leaf):
+        raise UsageError(
+            f"data.acquisition is a table with a kind ({', '.join(kinds)}), found {node.value!r} "
+            f"in {node.origin}."
+        )
+    table = dict(node)
+    if "kind" not in table:
+        raise UsageError(f"{at}kind is not set: one of {', '.join(kinds)}.")
+    where = origin_of(table["kind"])
+    kind = typed(table.pop("kind"), str, at + "kind", origins)
+    if kind not in kinds:
+        raise NotFoundError("kind of acquisition", kind, kinds, at + "kind")
+    said = section(table, parameters(kinds[kind]), at, origins)
+    try:
+        made: Acquisition = kinds[kind](**said)
+    except UsageError as error:
+        raise UsageError(f"data.acquisition in {where}: {error}") from error
+    return made
 
 
 def _stream(streams: Tree, name: str, origins: Origins) -> Any:

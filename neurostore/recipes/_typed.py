@@ -170,6 +170,8 @@ def typed(node: Tree | Leaf, annotation: Any, key: str, origins: Origins) -> Any
         made = (
             _spoken(value.words, annotation) if isinstance(value, Words) else fit(value, annotation)
         )
+    except UsageError as error:
+        raise UsageError(f"{key} in {origin}: {error}") from error
     except (TypeError, ValueError) as error:
         found = f"{value}" if isinstance(value, Words) else f"{value!r}"
         said = f"{key} must be {described(annotation)}, found {found} in {origin}."
@@ -178,8 +180,16 @@ def typed(node: Tree | Leaf, annotation: Any, key: str, origins: Origins) -> Any
     if isinstance(made, dict) and made:
         origins.update({f"{key}.{name}": (one, origin) for name, one in made.items()})
     else:
-        origins[key] = (made, origin)
+        origins[key] = (_as_table(made), origin)
     return made
+
+
+def _as_table(value: Any) -> Any:
+    """A dataclass, or a list of them, as the tables that it was made from."""
+    if isinstance(value, tuple):
+        return tuple(_as_table(one) for one in value)
+    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if is_record else value
 
 
 def _plain(node: Tree | Leaf) -> Any:
@@ -219,8 +229,30 @@ def fit(value: Any, annotation: Any) -> Any:
     if origin in (tuple, list, abc.Sequence):
         return _sequence(value, origin, inner)
     if _is_table(annotation) and isinstance(value, dict):
-        return {str(name): fit(one, (inner or (str, Any))[-1]) for name, one in value.items()}
+        each = (inner or (str, Any))[-1]
+        return {
+            str(name): _spoken(one.words, each) if isinstance(one, Words) else fit(one, each)
+            for name, one in value.items()
+        }
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return _record(value, annotation)
     return _scalar(value, annotation)
+
+
+def _record(value: Any, annotation: type) -> Any:
+    """A dataclass from a table of its fields."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no table")
+    known = parameters(annotation)
+    if not set(value) <= set(known):
+        raise NotFoundError("key", next(iter(set(value) - set(known))), known, annotation.__name__)
+    said = {
+        name: _spoken(one.words, known[name].annotation)
+        if isinstance(one, Words)
+        else fit(one, known[name].annotation)
+        for name, one in value.items()
+    }
+    return annotation(**said)
 
 
 def _scalar(value: Any, annotation: Any) -> Any:
@@ -260,6 +292,8 @@ def _first(ways: list[Callable[[], Any]]) -> Any:
     for way in ways[:-1]:
         try:
             return way()
+        except UsageError:
+            raise
         except (TypeError, ValueError):
             continue
     return ways[-1]()
@@ -336,4 +370,6 @@ def described(annotation: Any) -> str:
         return "a number, text, a list or a table"
     if _is_table(annotation):
         return "a table"
+    if dataclasses.is_dataclass(annotation):
+        return "a table of " + ", ".join(one.name for one in dataclasses.fields(annotation))
     return _SAID.get(annotation, getattr(annotation, "__name__", str(annotation)))

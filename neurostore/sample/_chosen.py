@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,13 @@ from neurostore.intervals import Intervals
 from neurostore.sample.plan import Ticks
 
 if TYPE_CHECKING:
+    from neurostore.sample._compiled import Compiled
+    from neurostore.schemas import Values
     from neurostore.store import Session, Store
 
 _SHOWN = 6
+_THREADS = 8
+"""Sessions that are opened at once."""
 _ID = re.compile(r"[^\s'\"=<>()]+/[^\s'\"=<>()]+")
 """What no SQL condition looks like, and an id of a session does."""
 
@@ -50,7 +55,8 @@ class Chosen:
             row, clock = self.session.attrs["row"], self.session.clock
             if row["start"] is None:
                 return [Intervals()], alike
-            return [Intervals(clock.ticks([row["start"]]), clock.ticks([row["stop"]]))], alike
+            end = max([int(clock.ticks([row["stop"]])[0]), *_activity_stops(self.session)])
+            return [Intervals(clock.ticks([row["start"]]), np.array([end]))], alike
         columns = self.session.table("intervals/observed").columns
         if "unit" not in columns or not len(self.ids):
             return [self.session.observed()], alike
@@ -73,6 +79,29 @@ class Chosen:
     def kind(self) -> NDArray[np.int64]:
         """Which of `kinds` is the observed time of each unit, (unit,)."""
         return self._by_kind[1]
+
+    @cached_property
+    def compiled(self) -> Compiled | None:
+        """Its spikes for compiled functions; None where they are read without the cache."""
+        from neurostore.sample._compiled import Compiled
+
+        return Compiled.of(self)
+
+    @cached_property
+    def column(self) -> NDArray[np.int64]:
+        """Row of the table of units → place among the chosen ones, -1 where not chosen."""
+        made = np.full(self.session.attrs["row"]["n_units"], -1, dtype=np.int64)
+        made[self.rows] = np.arange(len(self.rows))
+        return made
+
+    @cached_property
+    def every(self) -> bool:
+        """Whether all units of the session are chosen."""
+        return bool((self.column >= 0).all())
+
+    def whole(self, start: Ticks, span: int) -> bool:
+        """Whether all units are observed throughout all windows [start, start + span)."""
+        return all(bool(one.covers(start, start + span).all()) for one in self.kinds)
 
     @property
     def differs(self) -> bool:
@@ -104,10 +133,19 @@ class Chosen:
         return made
 
 
-def columns(chosen: Chosen) -> NDArray[np.int64]:
-    """Row of the table of units → place among the chosen ones, -1 where not chosen."""
-    made = np.full(chosen.session.attrs["row"]["n_units"], -1, dtype=np.int64)
-    made[chosen.rows] = np.arange(len(chosen.rows))
+def _activity_stops(session: Session) -> list[int]:
+    """When the last row of each dense table ends: it lasts until the next one would come.
+
+    By the catalogue alone; to a tick where a step is no whole number of them, and what that is
+    too long is masked where it is read.
+    """
+    made: list[int] = []
+    for name, entry in session.attrs["row"]["tables"].items():
+        if name.startswith("activity/") and "extent" in entry and int(entry["rows"]) > 1:
+            first, stop, steps = *map(int, entry["extent"]), int(entry["rows"]) - 1
+            reach = stop - 1 - first
+            length = reach + reach // steps
+            made.append(first + length + (1 if reach % steps else 0))
     return made
 
 
@@ -124,9 +162,11 @@ def _repeated(one: NDArray[np.bool_], units: int) -> NDArray[np.bool_]:
 
 
 def choose(
-    store: Store, sessions: str | Sequence[str] | None, units: str | None = None
+    store: Store,
+    sessions: str | Sequence[str] | None,
+    units: str | Mapping[str, Sequence[str]] | None = None,
 ) -> list[Chosen]:
-    """Sessions by id or SQL, each with the units that a SQL expression chooses.
+    """Sessions by id or SQL, each with the units that a SQL expression or their ids choose.
 
     Raises
     ------
@@ -150,11 +190,62 @@ def choose(
             f"No session is chosen by {sessions!r}: {store.url} holds {len(known)} "
             f"({', '.join(known[:_SHOWN])}{', ...' if len(known) > _SHOWN else ''})."
         )
+    if units is None:
+        return _opened(lambda id: _whole(store.session(id)), ids)
+    if not isinstance(units, str):
+        return _opened(lambda id: _of(_whole(store.session(id)), units.get(id, ())), ids)
     frame = store.units(units, sessions=ids)
-    if units is not None and frame.empty:
+    if frame.empty:
         every = len(store.units(sessions=ids))
         raise UsageError(f"No unit is chosen by {units!r}, of {every:,} in {', '.join(ids)}.")
-    return [_choose(store, id, frame[frame["session"] == id]) for id in sorted(set(ids))]
+    own = dict(iter(frame.groupby("session")))
+    return _opened(lambda id: _choose(store, id, own.get(id, frame[:0])), ids)
+
+
+def _opened(one: Callable[[str], Chosen], ids: Sequence[str]) -> list[Chosen]:
+    """Sessions by id, their units and observed times read by threads: most of it is waiting."""
+
+    def ready(id: str) -> Chosen:
+        made = one(id)
+        _ = made.kinds
+        return made
+
+    wanted = sorted(set(ids))
+    if len(wanted) == 1:
+        return [one(wanted[0])]
+    threads = ThreadPoolExecutor(_THREADS)
+    try:
+        return list(threads.map(ready, wanted))
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _whole(session: Session) -> Chosen:
+    """A session with all of its units."""
+    if "units" not in session.tables:
+        none = np.zeros(0, dtype=object)
+        return Chosen(session, np.zeros(0, dtype=np.int64), none, none)
+    columns = session.table("units").columns
+    ids = _texts(columns["unit"].values)
+    regions = np.full(len(ids), "", dtype=object)
+    if "region" in columns:
+        regions = _texts(columns["region"].values)
+    spikes = int(np.asarray(columns["n_spikes"].values[:]).sum())
+    return Chosen(session, np.arange(len(ids)), ids, regions, spikes)
+
+
+def _of(whole: Chosen, units: Sequence[str]) -> Chosen:
+    """A session with some of its units, by id, in the order given."""
+    rows = whole.session.unit_rows(units) if len(units) else np.zeros(0, dtype=np.int64)
+    spikes = 0
+    if len(rows):
+        counts = whole.session.table("units").columns["n_spikes"].values
+        spikes = int(np.asarray(counts[:])[rows].sum())
+    return Chosen(whole.session, rows, whole.ids[rows], whole.regions[rows], spikes)
+
+
+def _texts(values: Values) -> NDArray[Any]:
+    return np.array([str(one) for one in np.asarray(values[:]).tolist()], dtype=object)
 
 
 def _choose(store: Store, id: str, frame: Any) -> Chosen:

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from neurostore.clocks import exact
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.intervals import Intervals
-from neurostore.sample._chosen import Chosen, columns, no_spikes
+from neurostore.sample._chosen import Chosen, no_spikes
+from neurostore.sample.acquisition import Grid
 from neurostore.sample.plan import Runs, Ticks, Window, join, lay
+from neurostore.splits import SEES, Part
 
 if TYPE_CHECKING:
-    from neurostore.splits import Part
     from neurostore.store import Session
-
-SEES: Mapping[str, tuple[str, ...]] = {"validation": ("train",), "test": ("train", "validation")}
-"""Labels that a history that may cross can reach into, beside its own and unlabelled time."""
 
 REFUSED = -2
 """Stands for the block of a window that may not be; -1 for that of one without a split."""
@@ -39,6 +37,8 @@ class Laid:
         Observed time by block of the split; all of it under -1 without a split.
     events : int
         How many events `around` named.
+    grid : Grid, optional
+        Where windows may start; without it, anywhere.
     """
 
     chosen: Chosen
@@ -47,6 +47,7 @@ class Laid:
     may_cross: bool
     pieces: Mapping[int, Intervals]
     events: int = 0
+    grid: Grid | None = None
 
     @cached_property
     def runs(self) -> Runs:
@@ -60,12 +61,18 @@ class Laid:
                 f"{self.chosen.session.id}; windows lie at least one tick "
                 f"({float(1 / clock.rate):g} s) apart."
             )
+        if self.window.around is not None and self.grid is not None:
+            raise UsageError(
+                f"Windows around {self.window.around} start anywhere, and an acquisition's on "
+                f"multiples of {self.grid.said}. Lay them by a stride, or read them as All()."
+            )
         if self.window.around is not None:
             start = _around(self.chosen, self.window)
         else:
             before = present if self.may_cross else 0
+            by = lay if self.grid is None else self.grid.lay
             laid = [
-                lay(piece.start - before, piece.stop, block, length, step)
+                by(piece.start - before, piece.stop, block, length, step)
                 for block, piece in self.pieces.items()
             ]
             runs = join(laid, step)
@@ -87,6 +94,33 @@ class Laid:
             whole = [one.covers(start, stop) for one in self.chosen.kinds]
             block[~np.any(whole, axis=0)] = REFUSED
         return block
+
+    def known(self, start: Ticks, block: Ticks) -> tuple[Ticks, Ticks]:
+        """The ticks [low, high) (window,) that windows may know: their block, and their history.
+
+        A history that may cross knows all back to the last time of a label it may not see.
+        """
+        assert self.part is not None
+        rows, starts, stops = self._blocks
+        nth = np.searchsorted(rows, block)
+        if not self.may_cross:
+            return starts[nth], stops[nth]
+        allowed = self._allowed.start
+        return allowed[np.searchsorted(allowed, start, side="right") - 1], stops[nth]
+
+    @cached_property
+    def _blocks(self) -> tuple[Ticks, Ticks, Ticks]:
+        """Rows of the split, ascending, with their starts and stops (block,)."""
+        assert self.part is not None
+        return self.part.blocks(self.chosen.session.id)
+
+    def interval(self, start: Ticks) -> Ticks:
+        """Row of the split (window,) that windows lie in; without one, of the observed time."""
+        starts, _, blocks = self._edges
+        present, _ = self.window.ticks(self.chosen.session.clock)
+        target = start + (present if self.may_cross else 0)
+        row = np.searchsorted(starts, target, side="right") - 1
+        return row if self.part is None else blocks[row]
 
     def _block(self, first: Ticks, stop: Ticks) -> Ticks:
         starts, stops, blocks = self._edges
@@ -130,7 +164,9 @@ class Laid:
         )
 
 
-def lay_session(chosen: Chosen, window: Window, part: Part | None, *, may_cross: bool) -> Laid:
+def lay_session(
+    chosen: Chosen, window: Window, part: Part | None, *, may_cross: bool, grid: Grid | None = None
+) -> Laid:
     """The windows of one session."""
     pieces = {-1: chosen.any_observed}
     if part is not None and chosen.session.id not in part.split.sessions:
@@ -138,7 +174,7 @@ def lay_session(chosen: Chosen, window: Window, part: Part | None, *, may_cross:
     elif part is not None:
         pieces = _cut(chosen.any_observed, *part.blocks(chosen.session.id))
     events = 0 if window.around is None else len(_events(chosen, window))
-    return Laid(chosen, window, part, may_cross, pieces, events)
+    return Laid(chosen, window, part, may_cross, pieces, events, grid)
 
 
 def _cut(observed: Intervals, rows: Ticks, starts: Ticks, stops: Ticks) -> dict[int, Intervals]:
@@ -178,7 +214,7 @@ def _events(chosen: Chosen, window: Window) -> NDArray[np.int64]:
     good = np.asarray(valid).copy()
     if window.where is not None:
         chosen_rows = np.zeros(len(good), dtype=bool)
-        chosen_rows[session.rows(name, window.where).index] = True
+        chosen_rows[session.row_numbers(name, window.where)] = True
         good &= chosen_rows
     made: Ticks = np.asarray(columns[column].values[:])[good]
     return made
@@ -233,7 +269,7 @@ def totals(laid: Laid) -> Totals:
     spikes = np.zeros(len(chosen.ids), dtype=np.int64)
     if len(domain) and not no_spikes(chosen):
         events = chosen.session.events(domain.start, domain.stop)
-        column = columns(chosen)[events.unit]
+        column = chosen.column[events.unit]
         mine = column >= 0
         column, time = column[mine], events.time[mine]
         spikes = np.bincount(column[chosen.saw(column, time)], minlength=len(chosen.ids))

@@ -8,9 +8,10 @@ starts, and starts again in its middle, at once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import ceil, floor
 from typing import TypeAlias
 
@@ -182,6 +183,8 @@ class Address:
     ----------
     place : (window,) int64
         Place of each window in its epoch; with seed and epoch it decides what is random in it.
+    reach : callable, optional
+        What a split lets windows of a session know: row, start and block (window,) → `known`.
     """
 
     session: Ticks
@@ -190,12 +193,31 @@ class Address:
     place: Ticks
     seed: int = 0
     epoch: int = 0
+    reach: Callable[[int, Ticks, Ticks], tuple[Ticks, Ticks]] | None = None
+
+    @cached_property
+    def known(self) -> tuple[Ticks, Ticks] | None:
+        """Ticks [low, high) (window,) that alone may show in a window; None without a split."""
+        if self.reach is None:
+            return None
+        low, high = np.empty_like(self.start), np.empty_like(self.start)
+        for row, place in self.by_session:
+            low[place], high[place] = self.reach(row, self.start[place], self.block[place])
+        return low, high
+
+    @cached_property
+    def by_session(self) -> list[tuple[int, Ticks]]:
+        """Rows of the sessions, each with its windows (window,) in the order of their starts."""
+        first = int(self.session[0])
+        if len(self.session) == 1:
+            return [(first, np.zeros(1, np.int64))]
+        order = np.lexsort((self.start, self.session))
+        groups = np.split(order, np.flatnonzero(np.diff(self.session[order])) + 1)
+        return [(int(self.session[group[0]]), group) for group in groups]
 
     def draws(self, name: str) -> NDArray[np.uint64]:
         """A number (window,) of each window's own, for what `name` draws at random in it."""
-        said = hashlib.sha256(f"{self.seed} {self.epoch} {name}".encode()).digest()
-        key = np.frombuffer(said, dtype="<u8")[0]
-        return _mixed(_mixed(self.place.astype(np.uint64)) + key)
+        return drawn(self.place, self.seed, self.epoch, name)
 
 
 class Plan:
@@ -216,6 +238,19 @@ class Plan:
     def by_session(self) -> list[int]:
         """How many windows each session has."""
         return [int(one.count.sum()) for one in self.runs]
+
+    def by_interval(self, interval: Sequence[Callable[[Ticks], Ticks]]) -> Ticks:
+        """How many windows (interval,) lie in each interval of time, in the order of the plan.
+
+        A function a session says which interval windows of some starts lie in.
+        """
+        made = []
+        for runs, which in zip(self.runs, interval, strict=True):
+            if len(runs.start):
+                own = which(runs.start)
+                begins = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+                made.append(np.add.reduceat(runs.count, begins))
+        return np.concatenate([np.zeros(0, dtype=np.int64), *made])
 
     def address(
         self, index: Ticks, place: Ticks | None = None, seed: int = 0, epoch: int = 0
@@ -244,6 +279,13 @@ class Plan:
             for ticks in (runs.start, runs.count, runs.block):
                 made.update(ticks.astype("<i8").tobytes())
         return made.hexdigest()
+
+
+def drawn(place: Ticks, seed: int, epoch: int, name: str) -> NDArray[np.uint64]:
+    """A number (window,) for each place of an epoch, of its own for what `name` draws there."""
+    said = hashlib.sha256(f"{seed} {epoch} {name}".encode()).digest()
+    key = np.frombuffer(said, dtype="<u8")[0]
+    return _mixed(_mixed(place.astype(np.uint64)) + key)
 
 
 def permuted(index: Ticks, n: int, seed: int, epoch: int) -> Ticks:

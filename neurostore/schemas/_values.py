@@ -78,7 +78,7 @@ class _Seen:
         count = int(np.count_nonzero(bad))
         if count and self.row is None:
             first = int(np.argmax(bad))
-            self.row, self.value = offset + first, str(chunk[first])[:80]
+            self.row, self.value = offset + first, " ".join(str(chunk[first]).split())[:80]
         self.count += count
 
     def finding(self, table: str, column: str) -> Finding:
@@ -258,17 +258,30 @@ def _blocks(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[
         return broken.whole("block", f"the attribute {where!r}", "start and length in ticks")
     counts = np.zeros(len(block) - 1, dtype=np.int64)
     for _, chunk in pieces(time):
-        found = (chunk - first) // length
-        found = found[(found >= 0) & (found < len(counts))]
-        if len(found):
-            low = int(found.min())
-            some = np.bincount(found - low)
-            counts[low : low + len(some)] += some
+        low, some = _counts_of_blocks(chunk, first, length, len(counts))
+        counts[low : low + len(some)] += some
     bad = counts != np.diff(block)
     if not bad.any():
         return []
     row = int(np.argmax(bad))
     return broken("block", bad, f"{np.diff(block)[row]} spikes", f"{counts[row]}")
+
+
+def _counts_of_blocks(
+    time: NDArray[np.int64], first: int, length: int, blocks: int
+) -> tuple[int, NDArray[np.int64]]:
+    """Spikes (block,) of the blocks that a run of spikes lies in, and which is the first."""
+    if len(time) and not (time[1:] < time[:-1]).any():  # no division of every tick
+        ends = [(int(time[k]) - first) // length for k in (0, -1)]
+        low, high = max(0, ends[0]), min(blocks - 1, ends[1])
+        if high < low:
+            return 0, np.zeros(0, dtype=np.int64)
+        edges = first + np.arange(low, high + 2, dtype=np.int64) * length
+        return low, np.diff(np.searchsorted(time, edges))
+    found = (time - first) // length
+    found = found[(found >= 0) & (found < blocks)]
+    low = int(found.min(initial=blocks))
+    return low, np.bincount(found - low)
 
 
 def _counts(broken: _Broken, table: Table, linked: Mapping[str, Table]) -> list[Finding]:

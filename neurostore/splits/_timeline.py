@@ -58,6 +58,8 @@ class Timeline:
         Observed time in ticks, cut to what the split is about.
     trials : TrialRows, optional
         For splits by trial.
+    subject : str
+        For splits by subject; empty where none is said.
     """
 
     session: str
@@ -65,6 +67,7 @@ class Timeline:
     origin: int
     observed: Intervals
     trials: TrialRows | None = None
+    subject: str = ""
 
     @property
     def stop(self) -> int:

@@ -1,14 +1,47 @@
-"""The store: versioned, checked sessions, read lazily."""
+"""The store: versioned, checked sessions, read lazily.
 
-from neurostore.store._versions import Commit
-from neurostore.store.builder import SessionBuilder, Source, Staged, StagedSession, check
+What writes, and the engine below, is loaded where it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from neurostore.store.session import Session
 from neurostore.store.store import Store, create, open
-from neurostore.store.tables import Ragged, Span
-from neurostore.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from neurostore.store._around import psth, raster
+    from neurostore.store._stored_stimulus import Embedding, StoredStimulus
+    from neurostore.store._versions import Commit
+    from neurostore.store.builder import SessionBuilder, Source, Staged, StagedSession, check
+    from neurostore.store.stimulus import Stimulus
+    from neurostore.store.tables import Interleaved, Ragged, Span
+    from neurostore.store.transaction import Transaction
+
+_WHERE = {
+    "Commit": "_versions",
+    "Embedding": "_stored_stimulus",
+    "Interleaved": "tables",
+    "Ragged": "tables",
+    "SessionBuilder": "builder",
+    "Source": "builder",
+    "Span": "tables",
+    "Staged": "builder",
+    "StagedSession": "builder",
+    "Stimulus": "stimulus",
+    "StoredStimulus": "_stored_stimulus",
+    "Transaction": "transaction",
+    "check": "builder",
+    "psth": "_around",
+    "raster": "_around",
+}
 
 __all__ = [
     "Commit",
+    "Embedding",
+    "Interleaved",
     "Ragged",
     "Session",
     "SessionBuilder",
@@ -16,9 +49,25 @@ __all__ = [
     "Span",
     "Staged",
     "StagedSession",
+    "Stimulus",
     "Store",
+    "StoredStimulus",
     "Transaction",
     "check",
     "create",
     "open",
+    "psth",
+    "raster",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'neurostore.store' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"neurostore.store.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

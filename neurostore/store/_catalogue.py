@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
-import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +19,14 @@ from numpy.typing import NDArray
 from neurostore.clocks import Clock, exact
 from neurostore.errors import DamagedError, UsageError
 from neurostore.schemas import JSON, Table, contract
-from neurostore.store import layout
 from neurostore.store._damage import WAY_OUT
+from neurostore.store._format import digest
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from zarr.abc.store import Store as ZarrStore
 
-_log = logging.getLogger("neurostore")
 _MODULUS = 1 << 256
 
 
@@ -97,13 +92,13 @@ def make_row(
         "id": attrs["id"],
         "tables": {name: dict(entries[name]) for name in sorted(entries)},
         "transaction": transaction,
-        "attributes": layout.digest(dict(attrs)),
+        "attributes": digest(dict(attrs)),
     }
     if "session" in attrs:
         row |= _session_columns(attrs, entries)
     digests = {name: entry["digest"] for name, entry in entries.items()}
-    row["digest"] = layout.digest({"attributes": row["attributes"], "tables": digests})
-    row["checksum"] = layout.digest(row)
+    row["digest"] = digest({"attributes": row["attributes"], "tables": digests})
+    row["checksum"] = digest(row)
     return row
 
 
@@ -146,44 +141,50 @@ def check_row(row: Mapping[str, Any] | None, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict) or "checksum" not in row:
         raise DamagedError(f"{where} has no catalogue row. {WAY_OUT}")
     rest = {key: value for key, value in row.items() if key != "checksum"}
-    if layout.digest(rest) != row["checksum"]:
+    if digest(rest) != row["checksum"]:
         raise DamagedError(f"The catalogue row of {where} is not what was written. {WAY_OUT}")
     return row
 
 
 def read_attrs(store: ZarrStore, path: str) -> dict[str, Any] | None:
     """Attributes of the group at `path`, checked against its row; None where there is no group."""
+    from neurostore.store import layout
+
     document = layout.get_document(store, path)
     if document is None:
         return None
     attrs: dict[str, Any] = document.get("attributes", {})
     row = check_row(attrs.get("row"), path)
     rest = {key: value for key, value in attrs.items() if key != "row"}
-    if layout.digest(rest) != row["attributes"]:
+    if digest(rest) != row["attributes"]:
         raise DamagedError(f"The attributes of {path} are not what was written. {WAY_OUT}")
     return attrs
 
 
-def read_rows(store: ZarrStore, total: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every session's row, by id, held against the sum in the commit.
+def read_all(store: ZarrStore, total: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Attributes of every session by id, rows among them, held against the sum in the commit.
 
     Raises
     ------
     DamagedError
         Where a row is damaged, or the sessions found are not the ones committed.
     """
-    rows = []
+    from neurostore.store import layout
+
+    made = []
     for dataset in layout.children(store, "sessions"):
         for session in layout.children(store, f"sessions/{dataset}"):
             attrs = read_attrs(store, f"sessions/{dataset}/{session}")
-            rows.append(check_row(None if attrs is None else attrs["row"], f"{dataset}/{session}"))
-    found = Total().plus(rows).to_json()
+            if attrs is None:
+                raise DamagedError(f"{dataset}/{session} has no catalogue row. {WAY_OUT}")
+            made.append(attrs)
+    found = Total().plus(attrs["row"] for attrs in made).to_json()
     if found != dict(total):
         raise DamagedError(
             f"The commit names {total.get('sessions')} sessions, {found['sessions']} are found, or "
             f"another one than was written. {WAY_OUT}"
         )
-    return sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
+    return sorted(made, key=lambda attrs: str(attrs["row"]["id"]))
 
 
 class Total:
@@ -274,47 +275,3 @@ def query(table: pd.DataFrame, where: str | None, what: str) -> pd.DataFrame:
     finally:
         connection.close()
     return table.iloc[np.sort(np.asarray(kept, dtype=np.int64))].reset_index(drop=True)
-
-
-# ---- the local copy, by snapshot
-
-
-def cache_folder() -> Path:
-    """``$NEUROSTORE_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("NEUROSTORE_CACHE") or platformdirs.user_cache_dir("neurostore"))
-
-
-def cached_rows(store: ZarrStore, snapshot: str, total: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """As `read_rows`, from the local copy where there is one; written if it can be."""
-    path = cache_folder() / "catalogue" / f"{snapshot}.json"
-    rows = _from_cache(path, total)
-    if rows is None:
-        rows = read_rows(store, total)
-        _to_cache(path, rows)
-    return rows
-
-
-def _from_cache(path: Path, total: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
-        checked = [check_row(row, "the cached catalogue") for row in rows]
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None  # absent or damaged: read from the store, which is the truth
-    return rows if Total().plus(checked).to_json() == dict(total) else None
-
-
-_unwritable: set[Path] = set()
-
-
-def _to_cache(path: Path, rows: list[dict[str, Any]]) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(layout.canonical(rows))
-        beside.replace(path)
-    except OSError as error:
-        if path.parent not in _unwritable:
-            _unwritable.add(path.parent)
-            _log.warning("The cache %s cannot be written (%s); read without.", path.parent, error)

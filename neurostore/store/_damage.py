@@ -1,127 +1,16 @@
-"""Opening arrays so that damage is an error: a chunk not found, a failed checksum, bad bytes.
-
-Zarr reads a chunk that is not found as its fill value; here every chunk was written, so a missing
-one is damage. The pipeline wraps each chunk's getter, which works for shards too. A chunk ends in
-its crc32c, and its array's attributes keep the crc32c of every chunk: where a damaged manifest
-leads to a whole chunk of another place, the two differ.
-"""
+"""What went wrong while reading, in one line with its place: damage, or a system that refuses."""
 
 from __future__ import annotations
 
 import errno
 import re
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import zarr
-from zarr.core.codec_pipeline import BatchedCodecPipeline
-from zarr.registry import register_pipeline
-from zarr.storage import WrapperStore
 
 from neurostore.errors import DamagedError, StoreError
 
-if TYPE_CHECKING:
-    from zarr.abc.store import ByteGetter, ByteRequest
-    from zarr.abc.store import Store as ZarrStore
-    from zarr.core.array_spec import ArraySpec
-    from zarr.core.buffer import Buffer, BufferPrototype, NDBuffer
-    from zarr.core.indexing import SelectorTuple
-
 WAY_OUT = "Bring the store back from a copy, or open an older snapshot (store.log())."
-CHECKSUMS = "chunk_crc32c"
-"""Attribute of an array: the last four bytes of every chunk, in hexadecimal and C order."""
 _CAUSE = re.compile(r"^\s*[|`├╰][-─]*[>▶]\s*(.+)$", re.MULTILINE)
 _FILE = re.compile(r"\b(manifest|snapshot|chunk)_id=(\w+)")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A chunk's getter that does not take "not found" for an answer."""
-
-    getter: Any
-
-    async def get(self, prototype: BufferPrototype, byte_range: Any = None) -> Buffer:
-        try:
-            buffer: Buffer | None = await self.getter.get(prototype, byte_range)
-        except StoreError:
-            raise
-        except BaseException as error:
-            pass_on(error)
-            raise wrap(self.where, error) from error
-        if buffer is None:
-            raise DamagedError(f"Chunk {self.where} is not found. {WAY_OUT}")
-        return buffer
-
-    @property
-    def where(self) -> str:
-        return str(getattr(self.getter, "path", self.getter))
-
-
-class DamagePipeline(BatchedCodecPipeline):
-    """Zarr's own pipeline; damage is named by array and chunk."""
-
-    async def read_batch(
-        self,
-        batch_info: Iterable[tuple[ByteGetter, ArraySpec, SelectorTuple, SelectorTuple, bool]],
-        out: NDBuffer,
-        drop_axes: tuple[int, ...] = (),
-    ) -> None:
-        wrapped: list[Any] = [(_Found(getter), *rest) for getter, *rest in batch_info]
-        try:
-            await super().read_batch(wrapped, out, drop_axes)
-        except StoreError:
-            raise
-        except BaseException as error:
-            pass_on(error)
-            names = ", ".join(sorted({one[0].where for one in wrapped})[:3])
-            raise wrap(names, error) from error
-
-
-register_pipeline(DamagePipeline)
-_PATH = f"{DamagePipeline.__module__}.{DamagePipeline.__qualname__}"
-
-
-class Chunks(WrapperStore[Any]):
-    """A store that knows how the chunks of one array end."""
-
-    def __init__(self, store: ZarrStore, ends: Mapping[str, bytes]) -> None:
-        super().__init__(store)
-        self._ends = ends
-
-    def _with_store(self, store: ZarrStore) -> Chunks:
-        return Chunks(store, self._ends)
-
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        buffer: Buffer | None = await self._store.get(key, prototype, byte_range)
-        end = self._ends.get(key)
-        if buffer is not None and byte_range is None and end is not None:
-            found = buffer[-4:].to_bytes() if len(buffer) else b""
-            if found != end:
-                raise DamagedError(
-                    f"Chunk {key} is not the one that was written: crc32c {found.hex()}, expected "
-                    f"{end.hex()}. {WAY_OUT}"
-                )
-        return buffer
-
-
-class Ends(WrapperStore[Any]):
-    """A store that remembers how every chunk written through it ends."""
-
-    def __init__(self, store: ZarrStore, ends: dict[str, bytes] | None = None) -> None:
-        super().__init__(store)
-        self.ends: dict[str, bytes] = {} if ends is None else ends
-
-    def _with_store(self, store: ZarrStore) -> Ends:
-        return Ends(store, self.ends)
-
-    async def set(self, key: str, value: Buffer) -> None:
-        await self._store.set(key, value)
-        self.ends[key] = value[-4:].to_bytes()
 
 
 def said(error: BaseException) -> str:
@@ -154,17 +43,3 @@ def wrap(where: str, error: BaseException) -> StoreError:
     if refused and int(refused[1]) != errno.ENOENT:
         return StoreError(text)
     return DamagedError(f"{text} {WAY_OUT}")
-
-
-def open_array(
-    store: ZarrStore, path: str, ends: Mapping[str, bytes] | None = None
-) -> zarr.Array[Any]:
-    """An array whose reads go through the pipeline above, each chunk's end as it was written."""
-    with zarr.config.set({"codec_pipeline.path": _PATH}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
-        try:
-            known = Chunks(store, ends) if ends else store
-            return zarr.open_array(known, path=path, mode="r", zarr_format=3)
-        except BaseException as error:
-            pass_on(error)
-            raise wrap(path, error) from error

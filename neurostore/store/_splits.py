@@ -14,9 +14,9 @@ from neurostore.errors import DamagedError, NotFoundError
 from neurostore.intervals import Ticks
 from neurostore.schemas import JSON, Column, Finding, Table
 from neurostore.splits import Part, Split
-from neurostore.store import _catalogue, layout
+from neurostore.store import _catalogue
 from neurostore.store._damage import WAY_OUT
-from neurostore.store.builder import check_tables
+from neurostore.store._format import segment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +29,12 @@ Attrs = Mapping[str, Any]
 
 def path_of(name: str, version: int) -> str:
     """Where a version lies in the tree; with a slash ahead its id, which no session can have."""
-    return f"splits/{layout.segment(name)}/v{version}"
+    return f"splits/{segment(name)}/v{version}"
 
 
 def is_split(id: str) -> bool:
     """Whether an id of the log is that of a split."""
-    return id.startswith("/")
+    return id.startswith("/splits/")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,8 @@ def read_all(store: ZarrStore, total: Attrs | None) -> list[dict[str, Any]]:
     DamagedError
         Where a row is damaged, or the splits found are not the ones committed.
     """
+    from neurostore.store import layout
+
     made = []
     for name in layout.children(store, "splits"):
         for version in layout.children(store, f"splits/{name}"):
@@ -149,6 +151,8 @@ def _as_ticks(values: Any) -> Ticks:
 
 
 def _table(store: ZarrStore, attrs: Attrs) -> Table:
+    from neurostore.store import layout
+
     path = path_of(attrs["split"], attrs["version"])
     return layout.read_table(store, path, TABLE, attrs["row"]["tables"][TABLE])
 
@@ -162,6 +166,8 @@ def total_at(store: ZarrStore, said: Attrs | None) -> _catalogue.Total:
 
 def validate(store: ZarrStore, attrs: Attrs) -> list[Finding]:
     """Both gates over its rows, and its digest; damage is a finding."""
+    from neurostore.store.builder import check_tables
+
     try:
         read(store, attrs)
         return check_tables({TABLE: _table(store, attrs)})

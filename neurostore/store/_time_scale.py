@@ -10,7 +10,7 @@ from neurostore.clocks import Clock
 from neurostore.errors import Finding, counted
 from neurostore.schemas import Table
 from neurostore.store._catalogue import summary
-from neurostore.store.tables import Ragged, finite
+from neurostore.store.tables import Interleaved, Ragged, finite
 
 FACTOR = 100
 """How many times later one thing ends than another one before it is said."""
@@ -43,9 +43,13 @@ def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Findi
     return [Finding("clock/time_scale", "violation", late, "time", message, count=len(soon))]
 
 
-def between_units(id: str, ragged: Ragged) -> list[Finding]:
+def between_units(id: str, given: Ragged | Interleaved) -> list[Finding]:
     """Units whose middle spike is `FACTOR` times later than the last of the median unit."""
-    ragged, _ = finite(ragged)
+    if isinstance(given, Interleaved):
+        if _near_enough(given):
+            return []
+        given = given.ragged()
+    ragged, _ = finite(given)
     spiking = np.flatnonzero(ragged.stops > ragged.starts)
     if not len(spiking):
         return []
@@ -65,3 +69,15 @@ def between_units(id: str, ragged: Ragged) -> list[Finding]:
     return [
         Finding("clock/unit_scale", "violation", "spikes", "time", message, row, count=len(far))
     ]
+
+
+def _near_enough(spikes: Interleaved) -> bool:
+    """Whether no spike at all lies `FACTOR` times later than the last of the median unit."""
+    spikes, _ = finite(spikes)
+    if not len(spikes.times):
+        return True
+    last = np.full(len(spikes.ids), np.nan)
+    last[spikes.unit] = spikes.times  # the last one of a unit stays
+    origin = spikes.times.min()
+    median = float(np.nanmedian(last)) - origin
+    return bool(spikes.times.max() - origin <= FACTOR * median)

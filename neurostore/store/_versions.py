@@ -24,7 +24,8 @@ from zarr.storage import WrapperStore
 from neurostore.errors import ConflictError, DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.store import _fork, layout
 from neurostore.store._damage import WAY_OUT, panicked, said, wrap
-from neurostore.store.urls import Place
+from neurostore.store._format import digest
+from neurostore.store.urls import CREATING, Place, folder
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -37,7 +38,6 @@ ROOT = "1CECHNKREP0F1RSTCMT0"
 """The snapshot, empty, in which every Icechunk history begins."""
 LOCK = "neurostore.lock"
 LOCK_SECONDS = 300
-CREATING = ".creating"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Commit:
         The snapshot that it was made on; None for the first.
     metadata : mapping
         author, host, version, time, parent, transaction, sessions (id → "put", "update" or
-        "delete"), splits (path → "put"), catalogue and split_catalogue (see `_catalogue.Total`),
-        and a checksum over these and the message.
+        "delete"), splits and stimuli (path → "put"), catalogue, split_catalogue and
+        stimulus_catalogue (see `_catalogue.Total`), and a checksum over these and the message.
     """
 
     snapshot: str
@@ -78,8 +78,9 @@ class Commit:
 
     @property
     def changes(self) -> dict[str, str]:
-        """What was done to what: sessions by id, splits by path (``/splits/<name>/v<N>``)."""
-        return {**self.metadata.get("sessions", {}), **self.metadata.get("splits", {})}
+        """What was done to what: sessions by id, splits and stimuli by path (``/splits/...``)."""
+        kinds = ("sessions", "splits", "stimuli")
+        return {id: what for one in kinds for id, what in self.metadata.get(one, {}).items()}
 
     def to_json(self) -> dict[str, Any]:
         """As a plain mapping."""
@@ -91,6 +92,7 @@ class Commit:
             "tags": list(self.tags),
             **{key: self.metadata.get(key) for key in ("author", "host", "version", "sessions")},
             "splits": self.metadata.get("splits", {}),
+            "stimuli": self.metadata.get("stimuli", {}),
         }
 
 
@@ -233,10 +235,7 @@ class IcechunkVersions:
                 raise NotFoundError("store", place.url, [f"memory://{n}" for n in cls._memory])
             storage = cls._memory[place.path][0]
         else:
-            folder = Path(place.path)
-            if not (folder / "refs").is_dir():
-                raise _no_store(folder)
-            storage = icechunk.local_filesystem_storage(place.path)
+            storage = icechunk.local_filesystem_storage(str(folder(place)))
         with _named(place):
             return cls(place, icechunk.Repository.open(storage))
 
@@ -340,7 +339,7 @@ class IcechunkVersions:
         if self.place.kind == "local":
             files = Path(self.place.path, "refs").glob("tag.*/ref.json")
             kept = [one.parent for one in files if not one.with_name("ref.json.deleted").exists()]
-            names |= {folder.name.removeprefix("tag.") for folder in kept}
+            names |= {one.name.removeprefix("tag.") for one in kept}
         return names
 
     @contextmanager
@@ -385,7 +384,7 @@ def _first_commit(
 def _sealed(message: str, parent: str, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a commit carries, with a checksum: Icechunk's snapshots have none."""
     rest = {**about, "parent": parent}
-    return {**rest, "checksum": layout.digest({"message": message, **rest})}
+    return {**rest, "checksum": digest({"message": message, **rest})}
 
 
 def _commit(
@@ -394,7 +393,7 @@ def _commit(
     """What Icechunk says of a commit, held against its checksum and the id expected."""
     about = dict(info.metadata)
     rest = {key: value for key, value in about.items() if key != "checksum"}
-    if about.get("checksum") != layout.digest({"message": info.message, **rest}):
+    if about.get("checksum") != digest({"message": info.message, **rest}):
         raise DamagedError(f"Commit {info.id} is not what was written. {WAY_OUT}")
     if expected not in (None, info.id):
         raise DamagedError(f"The history leads to {info.id}, expected {expected}. {WAY_OUT}")
@@ -407,12 +406,6 @@ def _occupied(target: Path) -> str:
     if (target / "refs").is_dir():
         return f"There is a store at {target} already. Open it instead."
     return f"{target} is there and is not empty. Choose another place for the store."
-
-
-def _no_store(folder: Path) -> NotFoundError:
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    stores = [str(one) for one in beside if (one / "refs").is_dir() and one.suffix != CREATING]
-    return NotFoundError("store", str(folder), stores)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
 from neurostore.store import _columns, _time_scale, tables
 from neurostore.store._columns import as_json, text
-from neurostore.store.layout import session_path
-from neurostore.store.tables import Ragged, Span
+from neurostore.store._format import session_path
+from neurostore.store.tables import Interleaved, Ragged, Span, all_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,7 +223,7 @@ class SessionBuilder:
         self.card = text(card, "card")
         self.findings: list[Finding] = []
         self.notes: list[str] = []
-        self._spikes: Ragged | None = None
+        self._spikes: Ragged | Interleaved | None = None
         self._times: list[NDArray[np.float64]] = []
         self._observed: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, bool]] = []
         self._makers: dict[str, Callable[[Span], Table]] = {}
@@ -234,23 +234,30 @@ class SessionBuilder:
         return f"{self.dataset}/{self.session}"
 
     def add_units(
-        self, spike_times: Mapping[str, ArrayLike] | Ragged, /, **columns: object
+        self,
+        spike_times: Mapping[str, ArrayLike] | Ragged | Interleaved,
+        /,
+        **columns: object,
     ) -> None:
         """Units and their spikes.
 
         Parameters
         ----------
-        spike_times : mapping of unit id to (spike,) seconds, or Ragged
-            Every unit, the silent ones too.
+        spike_times : mapping of unit id to (spike,) seconds, or Ragged, or Interleaved
+            Every unit, the silent ones too; end to end (`Ragged`), or in time order with the row
+            of the unit beside each spike (`Interleaved`), which is not sorted again.
         **columns
             One value a unit (text, number or bool), or (unit, sample[, channel]) for `waveform`.
             region, quality, probe, x, y, z, depth and waveform are known by the contract; others
             are kept as they are.
         """
-        ragged = spike_times if isinstance(spike_times, Ragged) else Ragged.of(spike_times)
-        table = tables.units(ragged, columns)
+        if isinstance(spike_times, Ragged | Interleaved):
+            given = spike_times
+        else:
+            given = Ragged.of(spike_times)
+        table = tables.units(given, columns)
         self._add("units", lambda _: table)
-        self._spikes = ragged
+        self._spikes = given
 
     def add_electrodes(self, ids: Sequence[str], **columns: object) -> None:
         """Electrodes or channels: ids, and columns of one value each."""
@@ -300,7 +307,13 @@ class SessionBuilder:
         description: str = "",
         channels: Sequence[str] | None = None,
     ) -> None:
-        """Dense activity (time, channel); arguments as `add_behaviour`."""
+        """Dense activity: voltage, fluorescence, rates; arguments as `add_behaviour`.
+
+        Parameters
+        ----------
+        value : (time, channel)
+            May be lazy and larger than memory.
+        """
         self._series(
             "activity", name, value, time, start, rate, units, valid, description, channels
         )
@@ -354,7 +367,21 @@ class SessionBuilder:
         description: str = "",
         **columns: object,
     ) -> None:
-        """What was shown when: `row` of the stimulus (frame, image), -1 for blank."""
+        """What was shown when.
+
+        Parameters
+        ----------
+        name : str
+            Of the table: ``presentations/<name>``.
+        start, stop : (presentation,) seconds
+            [start, stop); one with a NaN is kept as not valid.
+        row : (presentation,) integer
+            Row of the stimulus (its frame, its image); -1 for a blank.
+        stimulus : str
+            Name of a stimulus of the store, which may be put before or after the session.
+        **columns
+            More that is known of each presentation.
+        """
         columns = {"row": row, **columns}
         attrs: dict[str, JSON] = {"stimulus": text(stimulus, f"presentations/{name}: stimulus")}
         self._rows("presentations", name, start, stop, columns, description, attrs)
@@ -367,7 +394,7 @@ class SessionBuilder:
         RefusedError
             Where a spike is out of range, or there is neither a unit nor a row of anything else.
         """
-        span, findings = self._span()
+        span, findings, ticks = self._span()
         made = {name: make(span) for name, make in self._makers.items()}
         if not any(table.rows for table in made.values()):
             raise RefusedError(
@@ -376,7 +403,7 @@ class SessionBuilder:
                 self.findings,
             )
         if self._spikes is not None:
-            made["spikes"] = tables.spikes(self._spikes, span)
+            made["spikes"] = tables.spikes(self._spikes, span, ticks=ticks)
         observed = self._make_observed(span, made.get("spikes"))
         if observed is not None:
             made["intervals/observed"] = observed
@@ -454,10 +481,15 @@ class SessionBuilder:
     def _streams(self) -> list[NDArray[np.float64]]:
         return self._times + ([] if self._spikes is None else [self._spikes.times])
 
-    def _span(self) -> tuple[Span, list[Finding]]:
-        """The clock, the shift and the median time of everything added, and what was odd."""
+    def _span(self) -> tuple[Span, list[Finding], NDArray[np.int64] | None]:
+        """The clock, the shift and the median time of everything added, and what was odd.
+
+        And the ticks of the spikes where all are in range: a second pass over them is saved.
+        """
         spikes = self._spikes.times if self._spikes is not None else np.zeros(0)
-        middle = _median([spikes]) if np.isfinite(spikes).any() else _median(self._times)
+        some = all_finite(spikes) if len(spikes) else False
+        some = some or bool(np.isfinite(spikes).any())
+        middle = _median([spikes]) if some else _median(self._times)
         near = [_near(stream, middle) for stream in self._streams()]
         shift, origin, found = 0.0, self.origin, list[Finding]()
         if abs(middle) > UNIX:
@@ -469,8 +501,14 @@ class SessionBuilder:
             clock = Clock(self.rate, origin)
         else:
             clock = choose((one - shift if shift else one for one in near), origin)
-        error = max((clock.error(one - shift if shift else one) for one in near), default=0.0)
-        return Span(clock, shift, middle - shift, error), found
+        ticks, error = None, 0.0
+        for one in near:
+            if len(spikes) and one is spikes and not shift:
+                ticks, worst = clock.measured(one)
+            else:
+                worst = clock.error(one - shift if shift else one)
+            error = max(error, worst)
+        return Span(clock, shift, middle - shift, error), found, ticks
 
     def _unix(self, shift: float, origin: str) -> Finding:
         message = f"times count from 1970: {shift:.0f} s were taken off, time zero is {origin}"
@@ -513,13 +551,15 @@ class SessionBuilder:
 
 def _near(times: NDArray[np.float64], middle: float) -> NDArray[np.float64]:
     """The times that are finite and in range; the array itself where all are."""
-    good = np.abs(times - middle) <= REACH
-    return times if good.all() else times[good]
+    ends = np.array([times.min(initial=middle), times.max(initial=middle)])
+    if (np.abs(ends - middle) <= REACH).all():  # never with a NaN among them
+        return times
+    return times[np.abs(times - middle) <= REACH]
 
 
 def _median(streams: Sequence[NDArray[np.float64]]) -> float:
     """Median of the finite times, of an even sample of them where they are many."""
-    finite = [times[np.isfinite(times)] for times in streams]
+    finite = [times if all_finite(times) else times[np.isfinite(times)] for times in streams]
     some = [times[:: max(1, len(times) // 100_000)] for times in finite]
     joined = np.concatenate(some) if some else np.zeros(0)
     return float(np.median(joined)) if len(joined) else 0.0

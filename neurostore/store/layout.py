@@ -1,4 +1,4 @@
-"""How format 1 lies on disk: names, codecs, digests, and tables to and from Zarr arrays.
+"""How format 1 lies in Zarr: codecs, documents, and tables to and from arrays.
 
 A thing in the store (a session) is one group with its tables below it. Everything read is held
 against digests in the `row` attribute of that group; a chunk that is not found is damage.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
 import warnings
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
@@ -28,7 +28,8 @@ from zarr.core.sync import sync
 from neurostore.clocks import Clock
 from neurostore.errors import DamagedError, StoreError, UsageError
 from neurostore.schemas import JSON, Column, Table, Values, contract
-from neurostore.store import _damage, _fork
+from neurostore.store import _arrays, _damage, _fork
+from neurostore.store._format import CHUNK, FORMAT, chunk_digest, digest, segment, table_path
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -37,9 +38,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from zarr.codecs.numcodecs import PCodec
 
-FORMAT = 1
-CHUNK = 1 << 18
-"""Values in a chunk of a one-dimensional array."""
 DENSE_ROWS = 64
 """Rows in a chunk of dense activity (time, channel)."""
 _RUN = 1 << 25
@@ -50,62 +48,7 @@ CODECS = {
     "numcodecs.pcodec",
 }
 _DTYPE = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
-_SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _PCODEC = ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")
-
-
-# ---- names
-
-
-def segment(name: str) -> str:
-    """The path segment under which a thing of this name is kept; plain names stay as they are."""
-    if _SEGMENT.fullmatch(name) and name not in (".", "..", "zarr.json") and name[:2] != "__":
-        return name
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80].strip("-") or "x"
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
-
-
-def split_id(id: str) -> tuple[str, str]:
-    """``dataset/session`` → (dataset, session); only the first slash counts."""
-    dataset, slash, session = id.partition("/")
-    if not (dataset and slash and session):
-        raise UsageError(f"A session id is <dataset>/<session>, found {id!r}.")
-    return dataset, session
-
-
-def session_path(id: str) -> str:
-    """Where a session lies in the tree."""
-    dataset, session = split_id(id)
-    return f"sessions/{segment(dataset)}/{segment(session)}"
-
-
-def table_path(name: str) -> str:
-    """Where a table lies below its session: ``behaviour/wheel``."""
-    return "/".join(segment(part) for part in name.split("/", 1))
-
-
-# ---- digests
-
-
-def canonical(value: object) -> bytes:
-    """The one JSON text of a value, for digests."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
-
-
-def digest(value: object) -> str:
-    """sha256 of the canonical JSON of a value."""
-    return hashlib.sha256(canonical(value)).hexdigest()
-
-
-def chunk_digest(chunk: NDArray[Any]) -> bytes:
-    """sha256 of a chunk's decoded values: little-endian bytes, or length-prefixed UTF-8."""
-    if isinstance(chunk.dtype, np.dtypes.StringDType):
-        texts = [str(text).encode() for text in chunk.ravel()]
-        data: Any = b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    else:
-        data = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")).data
-    return hashlib.sha256(data).digest()
 
 
 # ---- writing
@@ -168,7 +111,7 @@ def write_table(
 def _write_column(
     store: ZarrStore, where: str, table: Table, name: str, column: Column, codecs: str
 ) -> str:
-    values, path, written = column.values, f"{where}/{segment(name)}", _damage.Ends(store)
+    values, path, written = column.values, f"{where}/{segment(name)}", _arrays.Ends(store)
     dtype, dense = np.dtype(values.dtype), table.name.startswith("activity/")
     rows = chunk_rows(values.shape, dense and len(values.shape) > 1)
     chunks = (rows, *(max(1, length) for length in values.shape[1:]))
@@ -187,15 +130,21 @@ def _write_column(
             **codecs_of(dtype, name, column, codecs),
         )
     total = hashlib.sha256()
-    for first, run in _runs(values, rows):
-        array[first : first + len(run)] = run
-        for start in range(0, len(run), rows):
-            total.update(chunk_digest(run[start : start + rows]))
+    with ThreadPoolExecutor(1) as beside:  # neither the digest nor an encoder holds the GIL
+        for first, run in _runs(values, rows):
+            digests = beside.submit(_chunk_digests, run, rows)
+            array[first : first + len(run)] = run
+            total.update(digests.result())
     ends = b"".join(written.ends[key] for key in chunk_keys(path, values.shape, chunks))
     document = get_document(store, path) or {}
-    document["attributes"] = {**document["attributes"], _damage.CHECKSUMS: ends.hex()}
+    document["attributes"] = {**document["attributes"], _arrays.CHECKSUMS: ends.hex()}
     _put_document(store, path, document)
     return total.hexdigest()
+
+
+def _chunk_digests(run: NDArray[Any], rows: int) -> bytes:
+    """The digests of chunks of so many rows, one after another."""
+    return b"".join(chunk_digest(run[first : first + rows]) for first in range(0, len(run), rows))
 
 
 def chunk_keys(path: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[str]:
@@ -208,7 +157,7 @@ def _runs(values: Values, rows: int) -> Iterable[tuple[int, NDArray[Any]]]:
     width = max(1, prod(values.shape[1:])) * max(1, np.dtype(values.dtype).itemsize)
     step = rows * max(1, _RUN // (width * rows))
     for first in range(0, values.shape[0], step):
-        yield first, np.asarray(values[first : first + step])
+        yield first, np.ascontiguousarray(values[first : first + step])  # as codecs need it
 
 
 def _between(path: str, where: str) -> list[str]:
@@ -328,7 +277,7 @@ class StoredArray:
             ends = bytes.fromhex(self.checksums)
             keys = chunk_keys(self.path, self.shape, self.chunks) if ends else ()
             known = {key: ends[4 * k : 4 * k + 4] for k, key in enumerate(keys)}
-            opened = _damage.open_array(self.store, self.path, known)
+            opened = _arrays.open_array(self.store, self.path, known)
             self.__dict__["opened"] = opened
         return opened
 
@@ -376,7 +325,7 @@ def _column(store: ZarrStore, where: str, name: str, document: Mapping[str, Any]
     dtype = np.dtypes.StringDType() if kind == "string" else np.dtype(kind)
     attrs = dict(document["attributes"])
     attrs.pop("name", None)
-    ends = attrs.pop(_damage.CHECKSUMS, "")
+    ends = attrs.pop(_arrays.CHECKSUMS, "")
     chunks = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     array = StoredArray(store, path, tuple(document["shape"]), dtype, chunks, ends)
     return Column(tuple(document["dimension_names"]), array, attrs)

@@ -24,18 +24,19 @@ from neurostore.intervals import Intervals
 from neurostore.schemas import Column, Finding, Table
 from neurostore.schemas import layout as check_layout
 from neurostore.splits import Timeline, TrialRows
-from neurostore.store import _catalogue, layout
-from neurostore.store.layout import Seconds
-from neurostore.store.tables import Span
+from neurostore.store import _cached, _catalogue
+from neurostore.store._chunks import Chunks
+from neurostore.store._format import CHUNK, segment, session_path
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from zarr.abc.store import Store as ZarrStore
 
+    from neurostore.cache import Cache, Entry, Packed
     from neurostore.store.store import Store
+    from neurostore.store.tables import Span
 
-_KEPT_CHUNKS = 32
 _PLAIN_INDEX = 10_000_000
 """Samples above which the time of a regular series is an `xarray.indexes.RangeIndex`, which is
 computed where it is asked for but selects by ``method="nearest"`` only."""
@@ -62,7 +63,10 @@ class Session:
     id: str
     attrs: Mapping[str, Any] = field(repr=False)
     bounds: tuple[int, int] | None = None
-    _chunks: dict[tuple[str, int], NDArray[Any]] = field(default_factory=dict, repr=False)
+    _chunks: Chunks = field(default_factory=Chunks, repr=False)
+    _kept: dict[tuple[str, str], tuple[Cache, Entry | None, Any]] = field(
+        default_factory=dict, repr=False
+    )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.store, self.id, self.bounds)
@@ -83,6 +87,8 @@ class Session:
     @property
     def span(self) -> Span:
         """Its clock and range, for a new table (see `neurostore.tables`, `Transaction.update`)."""
+        from neurostore.store.tables import Span
+
         middle = (self.start + self.stop) / 2 if self.attrs["row"]["start"] is not None else 0.0
         return Span(self.clock, middle=middle)
 
@@ -137,18 +143,38 @@ class Session:
         entries = self.attrs["row"]["tables"]
         if name not in entries:
             raise NotFoundError("table", name, entries, self.id)
-        table = layout.read_table(self._zarr, layout.session_path(self.id), name, entries[name])
+        from neurostore.store.layout import read_table
+
+        table = read_table(self._zarr, session_path(self.id), name, entries[name])
         wrong = check_layout(table)
         if wrong:
             raise DamagedError(f"{self.id}: {wrong[0].message}")
         return table
 
     def table(self, name: str) -> Table:
-        """A table as `stored` gives it, for those who read it again and again."""
-        return self.stored(name)
+        """A table as `stored` gives it, for those who read it again and again.
+
+        Its values are decoded once, into the window cache (see `neurostore.cache`), and mapped into
+        memory from there; strings are objects. Where there is no cache, and for stores in memory,
+        it is the stored one.
+        """
+        if name not in self.attrs["row"]["tables"]:
+            return self.stored(name)  # which says what there is
+        found = _cached.table(self, name)
+        return self.stored(name) if found is None else found
+
+    @property
+    def packed(self) -> Packed | None:
+        """All spikes, of a slice too, packed and memory mapped; None where they are read directly.
+
+        That is without a window cache, for stores in memory, and where there is no such table.
+        """
+        return _cached.packed(self)
 
     def __getitem__(self, name: str) -> xr.Dataset:
         """A table as an `xarray.Dataset`, times in seconds; the values stay lazy."""
+        from neurostore.store.layout import Seconds
+
         table = self.stored(name)
         rate = self.clock.rate
         columns = {
@@ -220,7 +246,8 @@ class Session:
             raise UsageError(f"A slice needs start < stop, found [{start}, {stop}) s.")
         if self.bounds is not None:
             first, last = max(first, self.bounds[0]), min(last, self.bounds[1])
-        return Session(self.store, self.id, self.attrs, (first, max(first, last)), self._chunks)
+        bounds = (first, max(first, last))
+        return Session(self.store, self.id, self.attrs, bounds, self._chunks, self._kept)
 
     def spike_times(self, unit: str) -> NDArray[np.float64]:
         """Spike times of one unit (spike,) float64 seconds, ascending."""
@@ -266,19 +293,68 @@ class Session:
         }
         return xr.DataArray(values, coords, ("unit", "bin"), "counts", {"bin": float(exact(bin))})
 
+    def binned(
+        self,
+        bin: float | str | Fraction,
+        *,
+        units: Sequence[str] | None = None,
+        start: float | str | Fraction | None = None,
+        stop: float | str | Fraction | None = None,
+        chunk: int | None = None,
+    ) -> xr.DataArray:
+        """Counts (unit, bin) of the whole session, lazily: as `counts`, chunk by chunk, in dask.
+
+        Parameters
+        ----------
+        bin : seconds
+        units : sequence of str, optional
+            Some units, in this order; all without it.
+        start, stop : seconds, optional
+            The session's own without them; the whole bins between them are counted.
+        chunk : int, optional
+            Bins of a chunk; about four million counts without it.
+
+        Returns
+        -------
+        xarray.DataArray
+            As of `counts`; the values and `observed` are dask arrays.
+
+        Raises
+        ------
+        MissingExtraError
+            Without dask.
+        """
+        from neurostore.store._binned import binned
+
+        rows = np.arange(len(self._ids)) if units is None else self.unit_rows(units)
+        first, last = (self.start if start is None else start, self.stop if stop is None else stop)
+        if not exact(first) <= exact(last):
+            raise UsageError(f"binned needs start <= stop, found start {first} s, stop {last} s.")
+        return binned(self, bin, rows, first, last, chunk)
+
     def events(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Events:
         """Spikes of all units in windows [start, stop) ticks, (window,) each, which may overlap."""
-        low, high = self._all_ticks()
-        pieces = []
-        for first, last in zip(start.tolist(), stop.tolist(), strict=True):
-            rows = self._rows(max(first, low), min(last, high))
-            pieces.append((self._piece("time", *rows), self._piece("unit", *rows)))
+        ends = zip(start.tolist(), stop.tolist(), strict=True)
+        pieces = [self.between(first, last) for first, last in ends]
         window = np.repeat(np.arange(len(pieces)), [len(time) for time, _ in pieces])
         if not pieces:
             none = np.zeros(0, dtype=np.int64)
             return Events(window, none, none)
         time, unit = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return Events(window, time, unit.astype(np.int64))
+
+    def spike_rows(self, start: int, stop: int) -> tuple[int, int]:
+        """First spike in [start, stop) ticks and the one after the last, as rows of the table."""
+        return self._rows(start, max(start, stop))
+
+    def chunk_rows(self, table: str) -> int:
+        """Rows in a chunk of a table as it is stored."""
+        main = next(iter(self.stored(table).columns.values())).values
+        return int(getattr(main, "chunks", main.shape)[0])
+
+    def is_cached(self, table: str) -> bool:
+        """Whether this session reads the table from the window cache now."""
+        return any(name == table and kept[1] is not None for (name, _), kept in self._kept.items())
 
     def psth(
         self,
@@ -344,7 +420,7 @@ class Session:
             raise UsageError(
                 f"{self.id} holds no units, so it has no spikes. It has: {', '.join(self.tables)}."
             )
-        return np.asarray(self.stored("units").columns["unit"].values[:])
+        return np.asarray(self.table("units").columns["unit"].values[:])
 
     def unit_rows(self, units: Sequence[str]) -> NDArray[np.int64]:
         """Rows (unit,) of units in the table of units, by their ids."""
@@ -359,7 +435,7 @@ class Session:
         if "intervals/observed" not in self.tables:
             whole = {"start": np.array([-(2**62)]), "stop": np.array([2**62])}
             return {name: value.astype(np.int64) for name, value in whole.items()}
-        columns = self.stored("intervals/observed").columns
+        columns = self.table("intervals/observed").columns
         return {name: np.asarray(column.values[:]) for name, column in columns.items()}
 
     def observed(self, unit: str | None = None) -> Intervals:
@@ -386,9 +462,11 @@ class Session:
         """
         first, stop = self._spike_extent(units)
         observed = self.observed()
+        subject = str(self.attrs["row"]["subject"] or "")
         if trials is None:
-            return Timeline(self.id, self.clock, first, observed.between(first, stop))
-        return Timeline(self.id, self.clock, first, observed, self._trial_rows(trials))
+            seen = observed.between(first, stop)
+            return Timeline(self.id, self.clock, first, seen, subject=subject)
+        return Timeline(self.id, self.clock, first, observed, self._trial_rows(trials), subject)
 
     def _spike_extent(self, units: Sequence[str] | None) -> tuple[int, int]:
         """First tick of a spike of these units and the one after the last; or all the session."""
@@ -398,7 +476,7 @@ class Session:
             if not self.start < self.stop:
                 raise UsageError(f"{self.id} holds no times, so there is nothing to split.")
             return self.clock.tick(self.start), self.clock.tick(self.stop)
-        forth = range(ends[0], ends[1], layout.CHUNK)
+        forth = range(ends[0], ends[1], CHUNK)
         first = next((t for low in forth for t in self._ticks_of(rows, low, ends[1])[:1]), None)
         last = next(
             (t for low in reversed(forth) for t in self._ticks_of(rows, low, ends[1])[-1:]), None
@@ -410,7 +488,7 @@ class Session:
 
     def _ticks_of(self, rows: NDArray[np.int64] | None, start: int, stop: int) -> NDArray[np.int64]:
         """Ticks of the spikes of some units in one chunk's worth of rows from `start` on."""
-        stop = min(start + layout.CHUNK, stop)
+        stop = min(start + CHUNK, stop)
         time = self._piece("time", start, stop)
         return time if rows is None else time[np.isin(self._piece("unit", start, stop), rows)]
 
@@ -419,7 +497,7 @@ class Session:
             raise NotFoundError("intervals", name, self.intervals, self.id)
         columns = {
             key: np.asarray(column.values[:])
-            for key, column in self.stored(f"intervals/{name}").columns.items()
+            for key, column in self.table(f"intervals/{name}").columns.items()
             if len(column.dims) == 1
         }
         own = [columns.pop(key) for key in ("start", "stop", "valid")]
@@ -448,6 +526,8 @@ class Session:
 
     def _first(self, tick: int) -> int:
         """The first spike at or after a tick, by the block index."""
+        if (packed := self.packed) is not None:
+            return packed.first_at(tick)
         said: Any = self._spikes.attrs["block"]
         block = (tick - int(said["start"])) // int(said["length"])
         if block < 0 or block >= len(self._blocks) - 1:
@@ -461,6 +541,15 @@ class Session:
         first = self._first(start)
         return first, max(first, self._first(stop))
 
+    def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Ticks and rows of units of the spikes in [start, stop) ticks, (spike,) each."""
+        low, high = self._all_ticks()
+        start, stop, packed = max(start, low), min(stop, high), self.packed
+        if packed is not None:
+            return packed.between(start, stop)
+        first, last = self._rows(start, stop)
+        return self._piece("time", first, last), self._piece("unit", first, last)
+
     def _all_ticks(self) -> tuple[int, int]:
         return self.bounds or (-(2**62), 2**62)
 
@@ -468,31 +557,20 @@ class Session:
         """Rows [start, stop) of a column of spikes, by decoded chunks that are kept a while."""
         values = self._spikes.columns[column].values
         parts = []
-        for chunk in range(start // layout.CHUNK, -(-stop // layout.CHUNK)):
-            base = chunk * layout.CHUNK
-            whole = self._chunk(column, chunk, values)
+        for chunk in range(start // CHUNK, -(-stop // CHUNK)):
+            base = chunk * CHUNK
+            whole = self._chunks.get((column, chunk), values, slice(base, base + CHUNK))
             parts.append(whole[max(start - base, 0) : stop - base])
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.zeros(0, values.dtype)
-
-    def _chunk(self, column: str, chunk: int, values: Any) -> NDArray[Any]:
-        key = (column, chunk)
-        if key not in self._chunks:
-            while len(self._chunks) >= _KEPT_CHUNKS:
-                self._chunks.pop(next(iter(self._chunks)))
-            base = chunk * layout.CHUNK
-            self._chunks[key] = np.asarray(values[base : base + layout.CHUNK])
-        return self._chunks[key]
 
     def _bin(self, edges: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts (unit, bin) of all units between bin edges in ticks."""
         bins, units = len(edges) - 1, len(self._ids)
         if bins < 1 or not units or "spikes" not in self.tables:
             return np.zeros((units, max(0, bins)), dtype=np.int32)
-        low, high = self._all_ticks()
-        first, last = self._rows(max(int(edges[0]), low), min(int(edges[-1]), high))
-        time, unit = self._piece("time", first, last), self._piece("unit", first, last)
+        time, unit = self.between(int(edges[0]), int(edges[-1]))
         where = np.searchsorted(edges, time, side="right") - 1
         flat = np.bincount(unit.astype(np.int64) * bins + where, minlength=units * bins)
         return flat.reshape(units, bins).astype(np.int32)
@@ -501,10 +579,13 @@ class Session:
         row = int(self.unit_rows([unit])[0])
         if "spikes" not in self.tables:
             return np.zeros(0, dtype=np.int64)
+        by_unit = _cached.by_unit(self)
+        if by_unit is not None:
+            return by_unit.of_unit(row, *self._all_ticks())
         first, last = self._rows(*self._all_ticks())
         parts = []
-        for start in range(first, last, layout.CHUNK):
-            stop = min(start + layout.CHUNK, last)
+        for start in range(first, last, CHUNK):
+            stop = min(start + CHUNK, last)
             mine = self._piece("unit", start, stop) == row
             parts.append(self._piece("time", start, stop)[mine])
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
@@ -517,7 +598,7 @@ class Session:
 
         nodes = {name: self[name].drop_vars("block", errors="ignore") for name in self.tables}
         return xr.DataTree.from_dict(
-            {"/": xr.Dataset(attrs=self.metadata), **nodes}, name=layout.segment(self.id)
+            {"/": xr.Dataset(attrs=self.metadata), **nodes}, name=segment(self.id)
         )
 
     def to_pandas(self) -> dict[str, pd.DataFrame]:
@@ -558,6 +639,10 @@ class Session:
         frame.index.name = "row"
         chosen = _catalogue.query(frame.reset_index(), where, f"{table} of {self.id}")
         return chosen.set_index("row")
+
+    def row_numbers(self, table: str, where: str) -> NDArray[np.int64]:
+        """Numbers (row,) of the rows of a table for which a SQL boolean expression holds."""
+        return np.asarray(self.rows(table, where).index, dtype=np.int64)
 
     def to_pynapple(self) -> dict[str, Any]:
         """The session as pynapple objects, by table name.

@@ -9,21 +9,25 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neurostore.cache import Cache, current
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.schemas import Finding, Table
 from neurostore.splits import Part, Split
-from neurostore.store import _catalogue, _splits, layout
+from neurostore.store import _catalogue, _presented, _splits, _stimuli, _stored_stimulus
 from neurostore.store._damage import WAY_OUT
-from neurostore.store._versions import Commit, IcechunkVersions, Versions
-from neurostore.store.builder import check_tables
+from neurostore.store._format import FORMAT, session_path
+from neurostore.store._repository import Repository
 from neurostore.store.session import Session
-from neurostore.store.transaction import Transaction, who
 from neurostore.store.urls import parse
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from zarr.abc.store import Store as ZarrStore
+
+    from neurostore.store._local import Catalogue
+    from neurostore.store._versions import Commit, IcechunkVersions
+    from neurostore.store.transaction import Transaction
 
 
 def create(url: str | Path) -> Store:
@@ -34,14 +38,19 @@ def create(url: str | Path) -> Store:
     UsageError
         Where there is something already.
     """
+    from neurostore.store import layout
+    from neurostore.store._versions import IcechunkVersions
+    from neurostore.store.transaction import who
+
     place = parse(url)
 
     def start(store: ZarrStore) -> None:
-        layout.put_group(store, "", {"neurostore_format": layout.FORMAT})
+        layout.put_group(store, "", {"neurostore_format": FORMAT})
         layout.put_group(store, "sessions", {})
 
     about = who() | {"sessions": {}, "catalogue": _catalogue.Total().to_json()}
     about |= {"splits": {}, "split_catalogue": _catalogue.Total(of="splits").to_json()}
+    about |= {"stimuli": {}, "stimulus_catalogue": _catalogue.Total(of="stimuli").to_json()}
     IcechunkVersions.create(place, start, about)
     return open(url)
 
@@ -74,10 +83,10 @@ def open(
     place = parse(url)
     if storage_options:
         raise UsageError(f"{place.url} takes no storage options, found {sorted(storage_options)}.")
-    versions = IcechunkVersions.open(place)
+    repository = Repository.open(place)
     if snapshot is None:
-        return Store(versions, versions.head())
-    return Store(versions, versions.resolve(snapshot), pinned=True)
+        return Store(repository, repository.head())
+    return Store(repository, repository.versions.resolve(snapshot), pinned=True)
 
 
 class Store:
@@ -87,34 +96,63 @@ class Store:
     it was. It pickles as (URL, snapshot), and is opened again where it is unpickled.
     """
 
-    def __init__(self, versions: Versions, snapshot: str, *, pinned: bool = False) -> None:
-        self._versions = versions
+    def __init__(
+        self,
+        repository: Repository,
+        snapshot: str,
+        *,
+        pinned: bool = False,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self._repository = repository
         self.pinned = pinned
-        self._see(snapshot)
+        self._see(snapshot, catalogue)
 
-    def _see(self, snapshot: str) -> None:
+    def _see(self, snapshot: str, catalogue: Catalogue | None = None) -> None:
         self.snapshot = snapshot
-        self.zarr = self._versions.read(snapshot)
-        for cached in ("_commit", "rows", "split_rows"):
+        for cached in ("zarr", "_commit", "split_rows", "stimulus_rows"):
             self.__dict__.pop(cached, None)
+        self._catalogue = catalogue or self._repository.cached(snapshot)
+        if self._catalogue is None:
+            self._check_format()
+
+    def _check_format(self) -> None:
+        from neurostore.store import layout
+
         root = layout.get_document(self.zarr, "")
         found = (root or {}).get("attributes", {}).get("neurostore_format")
         if found is None:
             raise DamagedError(
-                f"{self.url} at {snapshot} carries no neurostore_format: it is damaged, or no "
+                f"{self.url} at {self.snapshot} carries no neurostore_format: it is damaged, or no "
                 f"neurostore. {WAY_OUT}"
             )
-        if found != layout.FORMAT:
+        if found != FORMAT:
             raise StoreError(
-                f"{self.url} is of format {found}, this version reads {layout.FORMAT}. "
+                f"{self.url} is of format {found}, this version reads {FORMAT}. "
                 "Install a newer neurostore."
             )
 
     @property
     def url(self) -> str:
         """Where it lies."""
-        place = getattr(self._versions, "place", None)
-        return "" if place is None else str(place.url)
+        return self._repository.place.url
+
+    @property
+    def _versions(self) -> IcechunkVersions:
+        return self._repository.versions
+
+    @cached_property
+    def zarr(self) -> ZarrStore:
+        """The snapshot as a read-only Zarr store."""
+        return self._versions.read(self.snapshot)
+
+    @property
+    def cache(self) -> Cache | None:
+        """The window cache that its tables are kept in; None where it is switched off.
+
+        What lies in memory has none: it ends with the process, and is at hand.
+        """
+        return None if self.url.startswith("memory://") else current()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.url.startswith("memory://"):
@@ -143,12 +181,16 @@ class Store:
             raise DamagedError(f"Commit {self.snapshot} names no catalogue. {WAY_OUT}")
         return said
 
-    @cached_property
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """The catalogue's rows as they are kept with the sessions, checked."""
-        if self.url.startswith("memory://"):
-            return _catalogue.read_rows(self.zarr, self._total)
-        return _catalogue.cached_rows(self.zarr, self.snapshot, self._total)
+        if self._catalogue is None:  # another process may have read it meanwhile
+            self._catalogue = self._repository.cached(self.snapshot) or self._read_all()
+        return self._catalogue.rows
+
+    def _read_all(self) -> Catalogue:
+        sessions = _catalogue.read_all(self.zarr, self._total)
+        return self._repository.keep(self.snapshot, sessions)
 
     def sessions(self, where: str | None = None) -> pd.DataFrame:
         """The catalogue: one row a session.
@@ -202,9 +244,9 @@ class Store:
         NotFoundError
             With the nearest id there is.
         """
-        attrs = None
-        if "/" in id:
-            attrs = _catalogue.read_attrs(self.zarr, layout.session_path(id))
+        attrs = None if self._catalogue is None else self._catalogue.attrs(id)
+        if attrs is None and "/" in id:
+            attrs = _catalogue.read_attrs(self.zarr, session_path(id))
         if attrs is None:
             known = [str(row["id"]) for row in self.rows]
             if id in known:
@@ -242,6 +284,28 @@ class Store:
         """
         return _splits.find(self.zarr, self.split_rows, name, self.url)
 
+    # ---- stimuli
+
+    @cached_property
+    def stimulus_rows(self) -> list[dict[str, Any]]:
+        """What is kept of every stimulus and embedding beside its values, checked."""
+        return _stimuli.read_all(self.zarr, self._commit.metadata.get("stimulus_catalogue"))
+
+    @property
+    def stimuli(self) -> pd.DataFrame:
+        """The stimuli: name, frames (how many), rate_hz, shape, url, embeddings (dim by title)."""
+        return _stimuli.frame(self.stimulus_rows)
+
+    def stimulus(self, name: str) -> _stored_stimulus.StoredStimulus:
+        """A stimulus by the name that presentations give it: its frames and embeddings, lazily.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest one there is.
+        """
+        return _stored_stimulus.find(self, name)
+
     def __contains__(self, id: object) -> bool:
         return any(row["id"] == id for row in self.rows)
 
@@ -262,16 +326,16 @@ class Store:
 
     def at(self, ref: str) -> Store:
         """The store as it was at a tag or snapshot; read only."""
-        return Store(self._versions, self._versions.resolve(ref), pinned=True)
+        return Store(self._repository, self._versions.resolve(ref), pinned=True)
 
     def pin(self) -> Store:
         """The store at the snapshot it shows now, for good; read only."""
-        return Store(self._versions, self.snapshot, pinned=True)
+        return Store(self._repository, self.snapshot, pinned=True, catalogue=self._catalogue)
 
     def refresh(self) -> Store:
         """Move on to the newest snapshot; gives the store itself."""
         if not self.pinned:
-            self._see(self._versions.head())
+            self._see(self._repository.head())
         return self
 
     def transaction(self, message: str, *, codecs: str = "default") -> Transaction:
@@ -289,25 +353,31 @@ class Store:
             )
         if not message.strip():
             raise UsageError("A transaction needs a message: what changed, and why.")
+        from neurostore.store.transaction import Transaction
+
         return Transaction(self, message, codecs)
 
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
-        """Every table of the sessions through both gates; all of them and the splits without `ids`.
+        """Every table of the sessions through both gates; splits and stimuli too without `ids`.
 
         Reads all values, and holds every table's content against the digest in its session's row.
         Damage is a finding too (``store/damage``), so that one bad chunk hides no other.
         """
         wanted = [str(row["id"]) for row in self.rows] if ids is None else list(ids)
-        splits = self.validate_splits() if ids is None else {}
-        return {id: _validate(self.session(id)) for id in wanted} | splits
+        shared = {} if ids is not None else self.validate_splits() | self.validate_stimuli()
+        return {id: _validate(self.session(id)) for id in wanted} | shared
 
     def validate_splits(self) -> dict[str, list[Finding]]:
         """The rows of every version of every split through both gates, by path."""
         return {one["id"]: _splits.validate(self.zarr, one) for one in self.split_rows}
 
+    def validate_stimuli(self) -> dict[str, list[Finding]]:
+        """Every stimulus and every embedding through both gates, by path."""
+        return {one["id"]: _stimuli.validate(self.zarr, one) for one in self.stimulus_rows}
+
 
 def _reopen(url: str, snapshot: str, pinned: bool) -> Store:
-    return Store(IcechunkVersions.open(parse(url)), snapshot, pinned=pinned)
+    return Store(Repository.open(parse(url)), snapshot, pinned=pinned)
 
 
 def _unit_frame(session: Session) -> pd.DataFrame:
@@ -338,6 +408,8 @@ def _observed_by_unit(session: Session, units: int) -> np.ndarray[Any, np.dtype[
 
 def _validate(session: Session) -> list[Finding]:
     """Both gates over what can be read of a session; what cannot is damage, by table and column."""
+    from neurostore.store.builder import check_tables
+
     findings: list[Finding] = []
     whole: dict[str, Table] = {}
     for name in session.tables:
@@ -350,12 +422,15 @@ def _validate(session: Session) -> list[Finding]:
             continue
         whole |= {} if broken else {name: table}
         findings += [_damage(name, key, f"{name}/{key} is not what was written") for key in broken]
-    return [*findings, *check_tables(whole)]
+    unlinked = _presented.broken(session.store.zarr, session.id, whole)
+    return [*findings, *check_tables(whole), *unlinked]
 
 
 def _content(table: Table, column: str) -> str:
+    from neurostore.store.layout import StoredArray
+
     values = table.columns[column].values
-    return values.chunk_digests() if isinstance(values, layout.StoredArray) else ""
+    return values.chunk_digests() if isinstance(values, StoredArray) else ""
 
 
 def _damage(table: str, column: str, message: str) -> Finding:

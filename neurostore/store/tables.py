@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from neurostore.store import _columns
 from neurostore.store._columns import same_length, strings, text
 
 __all__ = [
+    "Interleaved",
     "Ragged",
     "Span",
     "activity",
@@ -32,7 +33,7 @@ __all__ = [
     "units",
 ]
 
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # what is worked on lies in the cache of a core
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,90 @@ class Ragged:
         """Where each unit's spikes begin in `times`."""
         return np.concatenate([[0], self.stops[:-1]]).astype(np.int64)[: len(self.ids)]
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Spikes (unit,) of every unit."""
+        return np.diff(self.stops, prepend=0).astype(np.int64)
+
+    def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Row of the unit of every spike (spike,), a new array."""
+        return np.repeat(np.arange(len(self.ids), dtype=dtype), self.counts)
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The unit of a spike, and which of the spikes of that unit it is."""
+        unit = int(np.searchsorted(self.stops, row, side="right"))
+        return unit, row - int(self.starts[unit])
+
+    def only(self, good: NDArray[np.bool_]) -> Ragged:
+        """Some of the spikes (spike,) bool; every unit stays."""
+        kept = np.concatenate([[0], np.cumsum(good)])[self.stops]
+        return Ragged(self.ids, self.times[good], kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Interleaved:
+    """Spike times of all units in time order, with the unit of each: as ALF and Kilosort keep them.
+
+    Attributes
+    ----------
+    ids : sequence of str
+        Unit ids.
+    times : (spike,) float64, seconds
+        Ascending; what is not is sorted, with a finding.
+    unit : (spike,) integer
+        Row of the spike's unit in `ids`.
+    """
+
+    ids: Sequence[str]
+    times: NDArray[np.float64]
+    unit: NDArray[np.integer[Any]]
+
+    def __post_init__(self) -> None:
+        times = _columns.times(self.times, "spikes", "time")
+        unit = np.atleast_1d(np.asarray(self.unit))
+        if not len(unit):
+            unit = unit.astype(np.int64)
+        if unit.dtype.kind not in "iu" or unit.shape != times.shape:
+            raise UsageError(
+                f"Interleaved spikes need one row of a unit a spike: {len(times):,} times, found "
+                f"{unit.dtype} of shape {unit.shape}."
+            )
+        low, high = (int(unit.min()), int(unit.max())) if len(unit) else (0, -1)
+        if low < 0 or high >= len(self.ids):
+            raise UsageError(
+                f"Interleaved spikes name the units {low} to {high}, but there are "
+                f"{len(self.ids):,} ids, rows 0 to {len(self.ids) - 1}. Give the place of each "
+                "unit in ids, not its own number."
+            )
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "unit", unit)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Spikes (unit,) of every unit."""
+        counts = np.zeros(len(self.ids), dtype=np.int64)
+        for first in range(0, len(self.unit), _PIECE):
+            counts += np.bincount(self.unit[first : first + _PIECE], minlength=len(counts))
+        return counts
+
+    def rows(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Row of the unit of every spike (spike,), a new array."""
+        return self.unit.astype(dtype)
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The unit of a spike, and which of the spikes of that unit it is."""
+        unit = int(self.unit[row])
+        return unit, int(np.count_nonzero(self.unit[:row] == unit))
+
+    def only(self, good: NDArray[np.bool_]) -> Interleaved:
+        """Some of the spikes (spike,) bool; every unit stays."""
+        return Interleaved(self.ids, self.times[good], self.unit[good])
+
+    def ragged(self) -> Ragged:
+        """The same spikes, unit after unit."""
+        order = np.argsort(self.unit, kind="stable")
+        return Ragged(self.ids, self.times[order], np.cumsum(self.counts))
+
 
 @dataclass(frozen=True)
 class Span:
@@ -125,55 +210,93 @@ def _finding(
     return Finding(check, severity, table, column, f"{table}: {message}", **more)
 
 
-def spikes(ragged: Ragged, span: Span) -> Table:
+def spikes(
+    given: Ragged | Interleaved, span: Span, *, ticks: NDArray[np.int64] | None = None
+) -> Table:
     """The spikes of all units in time order, with the index of blocks (see the contract).
 
     Unsorted times are sorted; a time that is not finite is left out; both with a finding. A time
     out of range is a critical one. Equal times keep the order of the units.
+
+    Parameters
+    ----------
+    ticks : (spike,) int64, optional
+        The ticks of all the times where they are known and in range; overwritten.
     """
-    ragged, findings = finite(ragged)
-    findings += _backward(ragged)
-    units = max(1, len(ragged.ids))
-    keys = np.empty(len(ragged.times), dtype=np.int64)
-    far = np.zeros(len(ragged.times), dtype=bool)
-    for first in range(0, len(keys), _PIECE):
-        piece = slice(first, first + _PIECE)
-        keys[piece], valid = span.ticks(ragged.times[piece])
-        np.logical_not(valid, out=far[piece])
-    if far.any():
-        return _out_of_range(ragged, far, findings)
-    time, unit = _by_time(keys, ragged, units)
-    same = int(np.count_nonzero((time[1:] == time[:-1]) & (unit[1:] == unit[:-1])))
+    given, findings = finite(given)
+    findings += _backward(given)
+    units = max(1, len(given.ids))
+    if ticks is None:
+        ticks, far = _ticks_in_range(given.times, span)
+        if far.any():
+            return _out_of_range(given, far, findings)
+    rows = np.dtype(np.uint16 if units <= 1 << 16 else np.uint32)
+    time, unit, same = _by_time(ticks, given.rows(rows), units)
     if same:
         message = f"unit and tick shared with another one by {counted(same, 'spike')}"
         findings.append(_finding("spikes", "time", "twice", message, "suggestion", count=same))
-    rows = unit.astype(np.uint16 if units <= 1 << 16 else np.uint32)
     block, where = blocks(time, span.clock)
     columns = {
         "time": Column(("spike",), time, {"units": "tick"}),
-        "unit": Column(("spike",), rows),
+        "unit": Column(("spike",), unit),
         "block": Column(("block",), block, {"units": "1"}),
     }
     return Table("spikes", "spikes/v1", columns, {"block": where}, tuple(findings), span.clock)
 
 
+def _ticks_in_range(
+    times: NDArray[np.float64], span: Span
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Ticks (spike,), and which times are out of range."""
+    ticks = np.empty(len(times), dtype=np.int64)
+    far = np.zeros(len(times), dtype=bool)
+    for first in range(0, len(times), _PIECE):
+        piece = slice(first, first + _PIECE)
+        ticks[piece], valid = span.ticks(times[piece])
+        np.logical_not(valid, out=far[piece])
+    return ticks, far
+
+
 def _by_time(
-    ticks: NDArray[np.int64], ragged: Ragged, units: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ticks, unit after unit → ticks and units in order of time, then of unit; in place."""
-    rows = np.repeat(np.arange(len(ragged.ids)), np.diff(ragged.stops, prepend=0))
-    low = int(ticks.min(initial=0))
-    if (int(ticks.max(initial=0)) - low + 1) * units >= 2**62:
+    ticks: NDArray[np.int64], rows: NDArray[np.unsignedinteger[Any]], units: int
+) -> tuple[NDArray[np.int64], NDArray[np.unsignedinteger[Any]], int]:
+    """Ticks and units in order of time, then of unit; in place.
+
+    Returns
+    -------
+    ticks, units : (spike,)
+    same : int
+        Spikes that share unit and tick with the one ahead.
+    """
+    low, bits = int(ticks.min(initial=0)), (units - 1).bit_length()
+    if (int(ticks.max(initial=0)) - low + 1) << bits >= 2**62:
         order = np.lexsort((rows, ticks))
-        return ticks[order], rows[order]
-    ticks -= low
-    ticks *= units
-    ticks += rows  # one key to sort by
-    ticks.sort()
-    np.floor_divide(ticks, units, out=rows)
-    ticks -= rows * units
-    rows += low
-    return rows, ticks
+        ticks, rows = ticks[order], rows[order]
+        same = (ticks[1:] == ticks[:-1]) & (rows[1:] == rows[:-1])
+        return ticks, rows, int(np.count_nonzero(same))
+    for first in range(0, len(ticks), _PIECE):
+        piece = ticks[first : first + _PIECE]
+        piece -= low
+        piece <<= bits
+        piece |= rows[first : first + _PIECE]  # one key to sort by
+    if not _ascends(ticks):
+        ticks.sort()
+    same = 0
+    for first in range(0, len(ticks), _PIECE):
+        piece = ticks[first : first + _PIECE]
+        ahead = ticks[first : first + _PIECE + 1]
+        same += int(np.count_nonzero(ahead[1:] == ahead[:-1]))
+        rows[first : first + _PIECE] = piece & ((1 << bits) - 1)
+    ticks >>= bits
+    ticks += low
+    return ticks, rows, same
+
+
+def _ascends(values: NDArray[Any]) -> bool:
+    """Whether no value (n,) is below the one ahead of it."""
+    starts = range(0, len(values), _PIECE)
+    pieces = (values[first : first + _PIECE + 1] for first in starts)
+    return all((piece[1:] >= piece[:-1]).all() for piece in pieces)
 
 
 def blocks(time: NDArray[np.int64], clock: Clock) -> tuple[NDArray[np.int64], dict[str, JSON]]:
@@ -195,13 +318,15 @@ def block_length(clock: Clock) -> int:
     return tenth
 
 
-def _out_of_range(ragged: Ragged, far: NDArray[np.bool_], findings: list[Finding]) -> Table:
+def _out_of_range(
+    given: Ragged | Interleaved, far: NDArray[np.bool_], findings: list[Finding]
+) -> Table:
     row, count = int(np.argmax(far)), int(np.count_nonzero(far))
-    unit = int(np.searchsorted(ragged.stops, row, side="right"))
+    unit, place = given.place(row)
     more = f" ({count - 1:,} more are, too)" if count > 1 else ""
     message = (
-        f"spike {row - int(ragged.starts[unit])} of unit {ragged.ids[unit]!r} is at "
-        f"{ragged.times[row]:g} s, more than {REACH:g} s from the median time of the session"
+        f"spike {place} of unit {given.ids[unit]!r} is at "
+        f"{given.times[row]:g} s, more than {REACH:g} s from the median time of the session"
         f"{more}; are the times in seconds? Mend the clock of the source"
     )
     found = _finding("spikes", "time", "range", message, "critical", row=row, count=count)
@@ -209,46 +334,56 @@ def _out_of_range(ragged: Ragged, far: NDArray[np.bool_], findings: list[Finding
     return Table("spikes", "spikes/v1", columns, {}, (*findings, found))
 
 
-def _unit_of(ragged: Ragged, row: int) -> str:
-    return repr(ragged.ids[int(np.searchsorted(ragged.stops, row, side="right"))])
+def _unit_of(given: Ragged | Interleaved, row: int) -> str:
+    return repr(given.ids[given.place(row)[0]])
 
 
-def finite(ragged: Ragged) -> tuple[Ragged, list[Finding]]:
+@overload
+def finite(given: Ragged) -> tuple[Ragged, list[Finding]]: ...
+@overload
+def finite(given: Interleaved) -> tuple[Interleaved, list[Finding]]: ...
+
+
+def finite(given: Ragged | Interleaved) -> tuple[Ragged | Interleaved, list[Finding]]:
     """Spike times without the ones that are not finite, and the finding about those."""
-    good = np.isfinite(ragged.times)
-    if good.all():
-        return ragged, []
+    if all_finite(given.times):
+        return given, []
+    good = np.isfinite(given.times)
     count = int(np.count_nonzero(~good))
     row = int(np.argmin(good))
-    where = _unit_of(ragged, row)
+    where = _unit_of(given, row)
     message = f"{counted(count, 'spike time')} not finite (first in unit {where}): left out"
-    kept = np.concatenate([[0], np.cumsum(good)])[ragged.stops]
     found = _finding("spikes", "time", "finite", message, row=row, count=count)
-    return Ragged(ragged.ids, ragged.times[good], kept), [found]
+    return given.only(good), [found]
 
 
-def _backward(ragged: Ragged) -> list[Finding]:
-    backward = np.zeros(len(ragged.times), dtype=bool)
-    np.less(ragged.times[1:], ragged.times[:-1], out=backward[1:])
-    backward[ragged.starts[ragged.starts < len(backward)]] = False
+def all_finite(times: NDArray[np.float64]) -> bool:
+    """Whether no time (n,) is missing or infinite; NaN is the least and the greatest of any."""
+    return bool(np.isfinite(times.min(initial=0.0)) and np.isfinite(times.max(initial=0.0)))
+
+
+def _backward(given: Ragged | Interleaved) -> list[Finding]:
+    backward = np.zeros(len(given.times), dtype=bool)
+    np.less(given.times[1:], given.times[:-1], out=backward[1:])
+    if isinstance(given, Ragged):
+        backward[given.starts[given.starts < len(backward)]] = False
     if not backward.any():
         return []
     row, count = int(np.argmax(backward)), int(np.count_nonzero(backward))
     message = (
         f"{counted(count, 'spike time')} before the one ahead (first in unit "
-        f"{_unit_of(ragged, row)}): sorted"
+        f"{_unit_of(given, row)}): sorted"
     )
     return [_finding("spikes", "time", "sorted", message, row=row, count=count)]
 
 
-def units(ragged: Ragged, columns: Mapping[str, object]) -> Table:
+def units(given: Ragged | Interleaved, columns: Mapping[str, object]) -> Table:
     """The table of units: ids, spike counts (finite times only), and the columns given."""
-    counted, _ = finite(ragged)
-    n_spikes = np.diff(counted.stops, prepend=0).astype(np.int64)
+    n_spikes = finite(given)[0].counts
     made = {
-        "unit": Column(("unit",), strings(ragged.ids)),
+        "unit": Column(("unit",), strings(given.ids)),
         "n_spikes": Column(("unit",), n_spikes, {"units": "1"}),
-        **_columns.columns("units", len(ragged.ids), columns, "units", {"n_spikes"}),
+        **_columns.columns("units", len(given.ids), columns, "units", {"n_spikes"}),
     }
     return Table("units", "units/v1", made)
 

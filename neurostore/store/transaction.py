@@ -20,8 +20,10 @@ from neurostore.clocks import Clock, exact
 from neurostore.errors import ConflictError, NotFoundError, UsageError
 from neurostore.schemas import JSON, Finding, Table
 from neurostore.splits import Split
-from neurostore.store import _catalogue, _splits, layout
+from neurostore.store import _catalogue, _presented, _splits, _stimuli, layout
+from neurostore.store._format import session_path, table_path
 from neurostore.store.builder import SessionBuilder, Staged, check, check_tables, refuse
+from neurostore.store.stimulus import Stimulus
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -71,17 +73,20 @@ class Transaction:
             self._over = self._over or "is over"
 
     @overload
-    def put(self, staged: Staged | SessionBuilder, *, replace: bool = False) -> list[Finding]: ...
+    def put(
+        self, staged: Staged | SessionBuilder | Stimulus, *, replace: bool = False
+    ) -> list[Finding]: ...
     @overload
     def put(self, staged: Split) -> Split: ...
 
     def put(
-        self, staged: Staged | SessionBuilder | Split, *, replace: bool = False
+        self, staged: Staged | SessionBuilder | Stimulus | Split, *, replace: bool = False
     ) -> list[Finding] | Split:
         """Add a session (or whatever else is `Staged`), checked by value before it is written.
 
         A split becomes the next version of its name, and nothing is written where the newest
-        version is equal to it.
+        version is equal to it. Of a stimulus what the store does not hold yet is written: itself,
+        and each embedding as the next version by its encoder.
 
         Returns
         -------
@@ -101,10 +106,12 @@ class Transaction:
         """
         if isinstance(staged, Split):
             return self._put_split(staged, replace)
+        if isinstance(staged, Stimulus):
+            return self._put_stimulus(staged, replace)
         made: Staged = staged.build() if isinstance(staged, SessionBuilder) else staged
         if not hasattr(made, "tables") or not hasattr(made, "path"):
             raise UsageError(
-                f"put takes a SessionBuilder or a Split, found {type(staged).__name__}."
+                f"put takes a SessionBuilder, a Split or a Stimulus, found {type(staged).__name__}."
             )
         path = made.path
         before = self._touch(made.id, path)
@@ -150,14 +157,14 @@ class Transaction:
                 f"update takes a Table made by neurostore.tables, found {type(table).__name__}: "
                 "tables.behaviour(name, value, session.span, time=..., units=...)."
             )
-        if self._touch(session, layout.session_path(session)) is None:
+        if self._touch(session, session_path(session)) is None:
             known = [str(row["id"]) for row in self._store.rows]
             raise NotFoundError("session", session, known, self._store.url)
         self._updates.setdefault(session, {})[table.name] = table
 
     def delete(self, session: str) -> None:
         """Take a session out of the next snapshot; older ones keep it."""
-        path = layout.session_path(session)
+        path = session_path(session)
         if self._touch(session, path) is None:
             known = [str(row["id"]) for row in self._store.rows]
             raise NotFoundError("session", session, known, self._store.url)
@@ -182,9 +189,18 @@ class Transaction:
             self._newest[split.name] = (version, split.digest)
         return replaced(split, version=version)
 
+    def _put_stimulus(self, stimulus: Stimulus, replace: bool) -> list[Finding]:
+        self._refuse_over()
+        if replace:
+            raise UsageError("A stimulus is never replaced: give the other one another name.")
+        new = _stimuli.stage(self._draft.store, stimulus, self._store.url)
+        for one in new[1:]:  # before the first is written: all of it, or nothing
+            check(one)
+        return [finding for one in new for finding in self.put(one)]
+
     def _refuse_other_session(self, split: Split, id: str) -> None:
         """Raise where the store has no such session, or one of another clock."""
-        attrs = _catalogue.read_attrs(self._draft.store, layout.session_path(id))
+        attrs = _catalogue.read_attrs(self._draft.store, session_path(id))
         if attrs is None:
             where = f"{self._store.url}, though split {split.name!r} names it"
             known = [str(row["id"]) for row in self._store.rows if row["id"] != id]
@@ -244,7 +260,7 @@ class Transaction:
         return {"made_by": made_by, "transaction": self._id}
 
     def _apply(self, id: str, updates: Mapping[str, Table]) -> None:
-        path = layout.session_path(id)
+        path = session_path(id)
         attrs = _catalogue.read_attrs(self._draft.store, path)
         row = self._rows[id]
         if attrs is None or row is None:
@@ -264,7 +280,7 @@ class Transaction:
         refuse(id, findings)
         writer = self._draft.below(path)
         for name in updates.keys() & entries.keys():
-            sync(writer.delete_dir(f"{path}/{layout.table_path(name)}"))
+            sync(writer.delete_dir(f"{path}/{table_path(name)}"))
         entries |= self._write_tables(writer, path, updates, clock)
         rest["findings"] = [
             *(one for one in rest["findings"] if one["table"] not in updates),
@@ -283,6 +299,8 @@ class Transaction:
             self._apply(id, updates)
         if not self._changed():
             return
+        others = self._store.rows if any(map(_stimuli.is_stimulus, self._changed())) else ()
+        _presented.refuse_links(self._draft.store, self._changed(), self._rows, others)
         self.snapshot = self._store._versions.commit(self._draft, self._message, self._check)
         self._store._see(self.snapshot)
 
@@ -294,16 +312,20 @@ class Transaction:
             if _checksum(now) != _checksum(self._seen[id]):
                 raise self._conflict(id, now, head)
         about = self._store._versions.about(head).metadata
+        sessions = [id for id in self._changed() if not id.startswith("/")]
         splits = [id for id in self._changed() if _splits.is_split(id)]
-        sessions = [id for id in self._changed() if not _splits.is_split(id)]
+        stimuli = [id for id in self._changed() if _stimuli.is_stimulus(id)]
         split_total = _splits.total_at(newest, about.get("split_catalogue"))
+        stimulus_total = _stimuli.total_at(newest, about.get("stimulus_catalogue"))
         return {
             **who(),
             "transaction": self._id,
             "sessions": {id: self._changes[id] for id in sessions},
             "splits": {id: self._changes[id] for id in splits},
+            "stimuli": {id: self._changes[id] for id in stimuli},
             "catalogue": self._added(_catalogue.Total(about.get("catalogue")), sessions),
             "split_catalogue": self._added(split_total, splits),
+            "stimulus_catalogue": self._added(stimulus_total, stimuli),
             "parents": self._parents(),
         }
 
@@ -343,9 +365,15 @@ class Transaction:
                 break
         return ConflictError(
             f"{what} by {who} after {self._began}, the snapshot this store shows; two edits of one "
-            f"{'split' if _splits.is_split(id) else 'session'} conflict. Nothing was written: "
+            f"{_kind(id)} conflict. Nothing was written: "
             "store.refresh(), look, and repeat it."
         )
+
+
+def _kind(id: str) -> str:
+    if _stimuli.is_stimulus(id):
+        return "stimulus"
+    return "split" if _splits.is_split(id) else "session"
 
 
 def _refuse_other_clocks(id: str, clock: Clock, updates: Mapping[str, Table]) -> None:

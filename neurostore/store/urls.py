@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from neurostore.errors import UsageError
+from neurostore.errors import NotFoundError, UsageError
+
+CREATING = ".creating"
+"""How the name of a folder ends in which a store is being made."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,19 @@ def parse(url: str | Path) -> Place:
             f"Stores open from local folders and memory:// so far, found {scheme}:// in {text!r}."
         )
     return Place("local", str(Path(text).expanduser().absolute()))
+
+
+def folder(place: Place) -> Path:
+    """The folder of a store on a local disk.
+
+    Raises
+    ------
+    NotFoundError
+        Where there is no store, with those beside it.
+    """
+    found = Path(place.path)
+    if (found / "refs").is_dir():
+        return found
+    beside = found.parent.iterdir() if found.parent.is_dir() else ()
+    stores = [str(one) for one in beside if (one / "refs").is_dir() and one.suffix != CREATING]
+    raise NotFoundError("store", str(found), stores)

@@ -131,8 +131,14 @@ class Fitting:
             saving.save(self)
 
     def _loader(self) -> Any:
-        size, seed = self.recipe.train.batch_size, self.recipe.seed
-        return self.data.training.loader(size, seed=seed, epoch=self.at.epoch, first=self.at.batch)
+        size, said = self.recipe.train.batch_size, self.recipe
+        return self.data.training.loader(
+            size,
+            seed=said.seed,
+            epoch=self.at.epoch,
+            first=self.at.batch,
+            weight=said.data.weight,
+        )
 
     def _learn(self, batch: Batch) -> None:
         """One step; afterwards the state is that of the next batch."""

@@ -17,7 +17,7 @@ from neurostore.recipes import TARGET, Recipe, architecture, dataset
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from neurostore.sample import Batch, Dataset
+    from neurostore.sample import Batch, Bundle, Dataset
     from neurostore.splits import Split
     from neurostore.store import Store
 
@@ -34,7 +34,7 @@ class Data:
     validation: Dataset
 
     @classmethod
-    def of(cls, recipe: Recipe, store: Store, split: Split) -> Data:
+    def of(cls, recipe: Recipe, store: Store | Bundle, split: Split) -> Data:
         """The datasets of a recipe.
 
         Raises
@@ -48,8 +48,8 @@ class Data:
                 "window.horizon."
             )
         recipe.bin()
-        parts = (dataset(recipe, store, split[label]) for label in (TRAINING, VALIDATION))
-        return cls(split, *parts)
+        training = dataset(recipe, store, split[TRAINING], training=True)
+        return cls(split, training, dataset(recipe, store, split[VALIDATION]))
 
 
 def same_units(data: Dataset) -> list[str]:
@@ -149,7 +149,18 @@ def inputs(module: Any, batch: Batch) -> dict[str, Tensor]:
 
 
 def target(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Recorded counts (window, unit, bin) of the horizon, and where they were observed."""
+    """Recorded counts (window, unit, bin) of the horizon, and where they were observed.
+
+    Raises
+    ------
+    UsageError
+        Where the stream hides a part of itself: its horizon is not in it.
+    """
+    if f"{TARGET}.target" in batch.tensors:
+        raise UsageError(
+            f"A model trained here forecasts the horizon of {TARGET!r}; mask, units_in and "
+            "units_out are for a loop of your own. Leave them out of the recipe."
+        )
     return batch.future(TARGET), batch.future_mask(TARGET)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import UsageError
+from neurostore.errors import JSON, UsageError
 from neurostore.recipes import Recipe, load, split_of
 from neurostore.runs import Run
 from neurostore.train._fitting import Fitting, Saving
@@ -16,12 +16,13 @@ from neurostore.train._prepare import Data
 from neurostore.train._progress import reporter
 
 if TYPE_CHECKING:
+    from neurostore.sample import Bundle
     from neurostore.store import Store
 
 
 def train(
     recipe: Recipe | str | Path | None,
-    store: Store,
+    store: Store | Bundle,
     folder: str | Path,
     overrides: Mapping[str, Any] | Sequence[str] = (),
     *,
@@ -40,6 +41,8 @@ def train(
     recipe : Recipe, str, Path or None
         The name of a bundled one, a TOML file, or one that is loaded; None, with `resume`, is
         the run's own.
+    store : Store or Bundle
+        A bundle is one that `neurostore pack` wrote for this recipe.
     folder : str or Path
         Of the run; a new one, or with `resume` the one of the run.
     overrides : mapping or sequence of str, optional
@@ -70,7 +73,7 @@ def train(
     begun = Run.open(folder) if resume else None
     recipe = _settled(recipe, overrides, begun)
     data = Data.of(recipe, store, begun.split if begun else split_of(recipe, store))
-    identity = data.training.identity()
+    identity = {**data.training.identity(), **_drawn(recipe)}
     if begun:
         begun.check(identity, recipe=recipe)
         if begun.status == "done":
@@ -96,7 +99,7 @@ REHEARSED = 4
 """Windows that a rehearsal takes."""
 
 
-def rehearse(recipe: Recipe, store: Store) -> None:
+def rehearse(recipe: Recipe, store: Store | Bundle) -> None:
     """Train for nothing: build the model of a recipe, and take its loss on a few windows.
 
     Whatever the first batch of a training would show is shown, and nothing is written; `train`
@@ -115,7 +118,15 @@ def rehearse(recipe: Recipe, store: Store) -> None:
 def _rehearse(recipe: Recipe, data: Data) -> None:
     """On a model of its own, so that the one that is trained has seen nothing."""
     windows = min(REHEARSED, len(data.training))
-    Fitting.of(recipe, data).try_out(next(iter(data.training.loader(windows, seed=recipe.seed))))
+    loader = data.training.loader(windows, seed=recipe.seed, weight=recipe.data.weight)
+    Fitting.of(recipe, data).try_out(next(iter(loader)))
+
+
+def _drawn(recipe: Recipe) -> dict[str, JSON]:
+    """What a run keeps of its windows that changes none of them: which were to be, how often."""
+    weight = recipe.data.weight
+    plain: JSON = weight if weight is None or isinstance(weight, str) else dict(weight)
+    return {"missing": recipe.data.missing, "weight": plain}
 
 
 def _settled(

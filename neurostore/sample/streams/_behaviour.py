@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import floor
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurostore.clocks import MISSING, Clock, exact
+from neurostore import kernels
+from neurostore.clocks import exact
 from neurostore.errors import UsageError
 from neurostore.sample._chosen import Chosen
 from neurostore.sample.batch import Reason, Reasons, Values
 from neurostore.sample.plan import Address, Number, Ticks, Window
-from neurostore.sample.streams._stream import (
-    Reader,
-    by_session,
-    reasons,
-    refuse_missing_table,
-    whole,
-)
+from neurostore.sample.streams._series import FAR, Series
+from neurostore.sample.streams._stream import Reader, reasons, refuse_missing_table, whole
 
-if TYPE_CHECKING:
-    from neurostore.store import Session
-
-_FAR = 2**62
+_REASONS = (int(Reason.OUTSIDE), int(Reason.INVALID))
+_ALL = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -36,8 +28,9 @@ class Behaviour:
     Sample k of a window lies floor(k / rate · clock rate) ticks after its start, interpolated
     linearly between the valid samples on both sides. The history of a window with a horizon looks
     at nothing recorded from the present on: its last samples keep the last valid value before.
-    At the ends of a window the sample next to it counts, so that blocks of a split without a guard
-    of one sample share it.
+    At the ends of a window the recorded sample next to it counts. With a split that is one of the
+    block, or of what the history may reach; where it would be another, it is as if it were not
+    recorded, and what lies between is masked as outside.
 
     Parameters
     ----------
@@ -47,12 +40,17 @@ class Behaviour:
         Samples per second; history and horizon hold whole numbers of them.
     max_gap : float, optional
         Seconds between two valid samples beyond which nothing is interpolated; without it 1.5
-        times the median distance of samples.
+        times the median distance of all samples of the session, whatever the split: when samples
+        were taken tells nothing of their values.
+    causal : bool
+        Give each sample the last valid value at or before it, not older than `max_gap`, instead:
+        none knows what came after its own time.
     """
 
     name: str
     rate: Number
     max_gap: Number | None = None
+    causal: bool = False
 
     def open(self, name: str, sessions: Sequence[Chosen], window: Window) -> Reader:
         """Bind it to sessions."""
@@ -84,104 +82,108 @@ class _Samples:
     samples: int
     channels: tuple[int, ...]
     steps: dict[str, tuple[int, int, int]]
-    _series: dict[int, _Series] = field(default_factory=dict, repr=False)
+    _bound: dict[int, _Bound | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return (f"behaviour/{self.stream.name}",)
 
     def missing(self, row: int) -> str | None:
         table = f"behaviour/{self.stream.name}"
         return None if table in self.sessions[row].session.tables else self.stream.name
 
     def read(self, at: Address) -> Values:
-        return by_session(at, self._windows)
+        shape = (len(at.start), self.samples)
+        made = np.zeros((*shape, *self.channels), np.float32)
+        why = reasons(shape, Reason.NOT_RECORDED)
+        flat = made.reshape(*shape, int(np.prod(self.channels, dtype=np.int64)))
+        for row, place in at.by_session:
+            bound = self._bind(row)
+            if bound is None:
+                continue
+            known = None if at.known is None else (at.known[0][place], at.known[1][place])
+            if kernels.ready():
+                bound.fill(at.start[place], place, flat, why, known)
+            else:
+                flat[place], why[place] = bound.plain(at.start[place], known)
+        return {self.name: (made, why)}
 
-    def _windows(self, row: int, start: Ticks) -> Values:
-        shape = (len(start), self.samples)
-        if self.missing(row):
-            lost = np.zeros(shape + self.channels, np.float32)
-            return {self.name: (lost, reasons(shape, Reason.NOT_RECORDED))}
-        if row not in self._series:
-            self._series[row] = _Series.load(self.sessions[row].session, self.stream)
-        clock = self.sessions[row].session.clock
-        at = start[:, None] + clock.edges(0, self.samples, 1 / exact(self.stream.rate))[:-1]
-        value, reason = self._series[row].at(at.ravel(), self._before(start, clock).ravel())
-        return {self.name: (value.reshape(shape + self.channels), reason.reshape(shape))}
+    def _bind(self, row: int) -> _Bound | None:
+        if row not in self._bound:
+            self._bound[row] = None if self.missing(row) else self._load(row)
+        return self._bound[row]
 
-    def _before(self, start: Ticks, clock: Clock) -> Ticks:
-        """The tick (window, time) from which on a sample may not know what was recorded."""
-        before = np.full((len(start), self.samples), _FAR)
+    def _load(self, row: int) -> _Bound:
+        session, said = self.sessions[row].session, self.stream
+        series = Series.load(session, said.name, said.max_gap)
+        offset = session.clock.edges(0, self.samples, 1 / exact(said.rate))[:-1]
         _, past, horizon = self.steps[self.name]
-        if horizon:
-            before[:, :past] = start[:, None] + self.window.ticks(clock)[0]
-        return before
+        present = self.window.ticks(session.clock)[0]
+        return _Bound(series, offset, past if horizon else 0, present, said.causal)
 
 
 @dataclass(frozen=True)
-class _Series:
-    """A series in memory: times in ticks and values of its valid samples; which are not valid."""
+class _Bound:
+    """The series of one session and where the samples of a window lie, in ticks from its start.
 
-    time: Ticks
-    value: NDArray[Any]
-    recorded: Ticks
-    valid: NDArray[np.bool_]
-    max_gap: int
-
-    @classmethod
-    def load(cls, session: Session, stream: Behaviour) -> _Series:
-        """Read the whole series of a session."""
-        table = session.table(f"behaviour/{stream.name}")
-        value = np.asarray(table.columns["value"].values[:])
-        if "time" in table.columns:
-            time = np.asarray(table.columns["time"].values[:])
-        else:
-            first, rate = int(str(table.attrs["start"])), exact(str(table.attrs["rate"]))
-            time = session.clock.edges(first, len(value), 1 / rate)[:-1]
-        valid = np.isfinite(value).reshape(len(value), -1).all(axis=1)
-        if "valid" in table.columns:
-            valid &= np.asarray(table.columns["valid"].values[:])
-        there = time != MISSING
-        time, value, valid = time[there], value[there], valid[there]
-        if stream.max_gap is not None:
-            ticks = session.clock.tick(stream.max_gap)
-        else:
-            ticks = floor(1.5 * float(np.median(np.diff(time)))) if len(time) > 1 else 0
-        return cls(time[valid], value[valid], time, valid, ticks)
-
-    def at(self, tick: Ticks, before: Ticks) -> tuple[NDArray[np.float32], Reasons]:
-        """Values (tick, ...) at ticks (tick,) from samples before others (tick,); why if none."""
-        made = np.zeros((len(tick), *self.value.shape[1:]), dtype=np.float32)
-        reason = np.where(self._lost(tick, before), Reason.INVALID, Reason.OUTSIDE).astype(np.uint8)
-        if not len(self.time):
-            return made, reason
-        low, high, known, held = _neighbours(self.time, tick, before)
-        gap = np.where(known, self.time[high], tick) - self.time[low]
-        good = np.flatnonzero((known | held) & (gap <= self.max_gap))
-        low, gap = low[good], gap[good]
-        high = np.where(known[good], high[good], low)
-        part = (tick[good] - self.time[low]) / np.maximum(gap, 1)
-        part = part.reshape(-1, *[1] * (self.value.ndim - 1))
-        first, last = (self.value[rows].astype(np.float64) for rows in (low, high))
-        made[good] = first + part * (last - first)
-        reason[good] = Reason.OBSERVED
-        return made, reason
-
-    def _lost(self, tick: Ticks, before: Ticks) -> NDArray[np.bool_]:
-        """Whether one of the samples next to a tick was recorded and is not valid."""
-        if not len(self.recorded):
-            return np.zeros(len(tick), dtype=bool)
-        low, high, known, held = _neighbours(self.recorded, tick, before)
-        return (known | held) & ~(self.valid[low] & (self.valid[high] | ~known))
-
-
-def _neighbours(
-    time: Ticks, tick: Ticks, before: Ticks
-) -> tuple[Ticks, Ticks, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Rows of the times on both sides of each tick (one row where they meet).
-
-    Further, whether both exist and lie before `before`, or the left one does and the right one
-    may not be known.
+    The first `past` samples know nothing that was recorded `present` ticks after it or later.
     """
-    left = np.searchsorted(time, tick, side="right") - 1
-    low = np.maximum(left, 0)
-    right = np.where((left >= 0) & (time[low] == tick), left, left + 1)
-    high = np.minimum(right, len(time) - 1)
-    known = (left >= 0) & (right < len(time)) & (time[high] < before)
-    return low, high, known, (left >= 0) & ~known & (before < _FAR)
+
+    series: Series
+    offset: Ticks
+    past: int
+    present: int
+    causal: bool
+
+    def plain(
+        self, start: Ticks, known: tuple[Ticks, Ticks] | None = None
+    ) -> tuple[NDArray[np.float32], Reasons]:
+        """Values (window, time, channel) and reasons (window, time) of windows by start.
+
+        With `known`, samples outside of ticks [low, high), (window,) each, do not count.
+        """
+        at = start[:, None] + self.offset
+        before = self._before(start, at).ravel()
+        if known is not None:
+            known = np.repeat(known[0], at.shape[1]), np.repeat(known[1], at.shape[1])
+        value, reason = self.series.at(at.ravel(), before, known)
+        return value.reshape(*at.shape, value.shape[1]), reason.reshape(at.shape)
+
+    def _before(self, start: Ticks, at: Ticks) -> Ticks:
+        """The tick (window, time) from which on a sample may not know what was recorded."""
+        if self.causal:
+            return at + 1
+        before = np.full(at.shape, FAR)
+        before[:, : self.past] = start[:, None] + self.present
+        return before
+
+    def fill(
+        self,
+        start: Ticks,
+        place: Ticks,
+        out: NDArray[np.float32],
+        why: NDArray[np.uint8],
+        known: tuple[Ticks, Ticks] | None = None,
+    ) -> None:
+        """The same, compiled, into the rows `place` (window,) of a batch."""
+        from neurostore.kernels._behaviour import interpolate
+
+        series = self.series
+        interpolate(
+            series.value,
+            series.time,
+            series.grid,
+            series.lost_start,
+            series.lost_stop,
+            place,
+            start,
+            *(_ALL if known is None else known),
+            self.offset,
+            self.past,
+            self.present,
+            series.max_gap,
+            self.causal,
+            _REASONS,
+            out,
+            why,
+        )

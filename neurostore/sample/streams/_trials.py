@@ -99,6 +99,10 @@ class _Rows:
     steps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _tables: dict[int, TrialTable | None] = field(default_factory=dict, repr=False)
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return (f"intervals/{self.stream.table}",)
+
     def missing(self, row: int) -> str | None:
         table = self._table(row)
         if table is None:
@@ -207,6 +211,9 @@ class TrialTable:
         edge = np.unique(np.concatenate([self.start, self.stop]))
         number = np.full(len(edge) + 1, -1, dtype=np.int64)
         first, last = (np.searchsorted(edge, ticks) + 1 for ticks in (self.start, self.stop))
+        if (first <= last).all() and (self.stop[:-1] <= self.start[1:]).all():
+            number[first[first < last]] = self.number[first < last]
+            return edge, number
         for row in range(len(self.start)):
             number[first[row] : last[row]] = self.number[row]
         return edge, number
