@@ -9,21 +9,23 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import _hashed
 import _packed
 import _small
+import numpy as np
 import pytest
 
 import neurostore
 from neurostore import cli, recipes
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
-from neurostore.sample import Bundle, Dataset, Spikes, Window, pack
+from neurostore.sample import Bundle, Dataset, Presentation, Spikes, Window, pack
 from neurostore.sample.bundle import SAID, TABLES, digest_of
 from neurostore.sample.packing import rehearse
+from neurostore.store import Stimulus
 
 HERE = Path(__file__).parent
 ABSENT = [
@@ -533,3 +535,31 @@ def test_a_recipe_is_trained_on_a_bundle_as_on_its_store(tmp_path):
     other = _small.recipe(tmp_path, "--data.units", "n_spikes > 100")
     with pytest.raises(UsageError, match="was chosen by sessions None, units None; found"):
         neurostore.train(other, bundle, tmp_path / "three", progress=False)
+
+
+def test_stimuli_of_the_same_bytes_are_two(tmp_path: Path):
+    store = neurostore.create(tmp_path / "lab")
+    black = {"wide": np.zeros((10, 4), np.uint8), "long": np.zeros((20, 2), np.uint8)}
+    with store.transaction("black") as tx:
+        for name, frames in black.items():
+            tx.put(Stimulus(name, frames))
+            made = neurostore.SessionBuilder(dataset="d", session=name)
+            made.add_units({"u": np.arange(100) / 10})
+            made.add_presentations("movie", [0.0], [9.0], [3], stimulus=name)
+            tx.put(made)
+    streams = {"seen": Presentation("movie", "stimulus", rate=10)}
+    datasets = {
+        name: Dataset(store, f"d/{name}", window=Window(1.0), streams=streams) for name in black
+    }
+    bundle = pack(datasets, tmp_path / "bundle")
+    for name, frames in black.items():
+        assert bundle.dataset(name)[0]["seen"].shape[2:] == frames.shape[1:]
+
+
+def test_spikes_of_no_unit_in_a_bundle_are_refused_by_psth(lab: Lab, copied: Path):
+    session = Bundle.open(copied).session("demo/a")
+    packed = session.packed
+    assert packed is not None
+    with pytest.raises(DamagedError, match="name a unit"):
+        replace(packed, units=1).refuse_unknown_units()
+    packed.refuse_unknown_units()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import pickle
@@ -18,8 +19,8 @@ import _cache_builders as builders
 import numpy as np
 import pytest
 
-from neurostore import cache
-from neurostore.cache import Cache, Checked, Entry
+from neurostore import cache, kernels
+from neurostore.cache import Cache, Checked, Entry, _ahead, _cache
 from neurostore.cache._packed import by_unit_plan, pack, packed_shapes
 from neurostore.errors import CacheWarning, DamagedError, UsageError
 
@@ -388,3 +389,44 @@ def test_a_spike_outside_of_its_block_is_not_packed():
     unit = np.zeros(3, np.uint16)
     assert pack(np.array([0, 9, 10]), unit, block, 0, 10, out)
     assert not pack(np.array([0, 10, 11]), unit, block, 0, 10, out)
+
+
+def _settled() -> bool:
+    until = time.monotonic() + 20
+    while _ahead._queue.pending and time.monotonic() < until:
+        time.sleep(0.01)
+    return not _ahead._queue.pending
+
+
+def test_entries_are_verified_ahead_and_one_that_fails_holds_up_no_other(held, monkeypatch):
+    monkeypatch.setattr(kernels, "ready", lambda: True)
+    monkeypatch.setattr(_ahead, "_queue", _ahead._Queue())
+    one, other = builders.build(held, "k"), builders.build(held, "l")
+    real = Entry.verify_piece
+
+    def failing(entry: Entry, first: int, count: int) -> bool:
+        if entry is one:
+            raise MemoryError
+        return real(entry, first, count)
+
+    monkeypatch.setattr(Entry, "verify_piece", failing)
+    for entry in (one, other):
+        _ahead.verify(entry)
+        assert _settled()
+    assert other.verified.all()
+    assert not one.verified.all()
+    read = _ahead._queue.read
+    size = other.size
+    del entry, other
+    _cache._open.clear()
+    gc.collect()
+    assert _ahead._queue.read == read - size
+
+
+def test_a_child_has_a_queue_of_its_own(monkeypatch):
+    monkeypatch.setattr(_ahead, "_queue", _ahead._Queue())
+    before = _ahead._queue
+    before.lock.acquire()
+    _ahead._renew()
+    assert _ahead._queue is not before
+    assert _ahead._queue.lock.acquire(timeout=1)

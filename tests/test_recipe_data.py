@@ -17,12 +17,12 @@ from neurostore import UsageError
 from neurostore.errors import NotFoundError, RefusedError
 from neurostore.evaluate import Scores, evaluate
 from neurostore.evaluate._evaluate import _option
-from neurostore.recipes import Recipe, dataset, load, split_of
+from neurostore.recipes import Recipe, dataset, datasets, load, split_of
 from neurostore.recipes._recipe import Data as Said
 from neurostore.recipes._recipe import digest
 from neurostore.runs import Run
 from neurostore.runs._bound import differences, settled
-from neurostore.sample import All, Staggered, TimeAligned, UnitDropout
+from neurostore.sample import All, Staggered, TimeAligned, UnitDropout, pack
 from neurostore.sample.acquisition import restored
 from neurostore.train import _fitting, train
 from neurostore.train._prepare import Data
@@ -327,3 +327,15 @@ def test_what_is_not_said_is_its_default_and_nothing_else(part: str, now: Any, s
     for one, other in ((BEFORE, {**whole, part: now}), ({**BEFORE, part: now}, BEFORE)):
         (line,) = differences(one, other, parts)
         assert line.startswith(said) or "was" in line
+
+
+def test_a_recipe_is_packed_with_its_dropout_for_training_alone(tmp_path, store, write):
+    recipe = write(*DROPOUT)
+    parts = datasets(recipe, store, split_of(recipe, store))
+    assert {label: one.dropout is not None for label, one in parts.items()} == {
+        "train": True,
+        "validation": False,
+        "test": False,
+    }
+    bundle = pack(parts, tmp_path / "bundle")
+    assert bundle.dataset("train").identity() == parts["train"].identity()

@@ -391,6 +391,16 @@ def test_a_folder_that_holds_something_is_left_alone(whole, store, write):
     assert sorted(one.name for one in whole.folder.iterdir()) == before
 
 
+def test_a_rehearsal_that_ends_in_no_number_is_refused_and_nothing_is_written(
+    store, write, tmp_path
+):
+    recipe = write("--arguments.break_at", "1")
+    for go in (lambda: rehearse(recipe, store), lambda: train(recipe, store, tmp_path / "run")):
+        with pytest.raises(NeurostoreError, match=r"is nan in epoch 1, batch 1 .*Nothing was wri"):
+            go()
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_sessions(store, write, tmp_path):
     recipe = write("--arguments.break_at", "13")
     with pytest.raises(NeurostoreError) as caught:

@@ -6,7 +6,7 @@ and the standard library alone.
 
 from neurostore.cache._ahead import verify as verify_ahead
 from neurostore.cache._cache import Cache
-from neurostore.cache._entry import Checked, Entry
+from neurostore.cache._entry import WHOLE, Checked, Entry
 from neurostore.cache._fixed import Fixed
 from neurostore.cache._format import FORMAT, SEGMENT
 from neurostore.cache._packed import ByUnit, Packed
@@ -16,6 +16,7 @@ from neurostore.cache._writer import Writer
 __all__ = [
     "FORMAT",
     "SEGMENT",
+    "WHOLE",
     "ByUnit",
     "Cache",
     "Checked",

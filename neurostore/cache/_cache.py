@@ -15,7 +15,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from neurostore.cache._descriptors import OpenFilesError, opened
-from neurostore.cache._entry import Entry, remove, same_file
+from neurostore.cache._entry import Entry, same_file
 from neurostore.cache._format import SMALL, Header, Shapes, sync_folder
 from neurostore.cache._writer import FullError, Writer
 from neurostore.errors import JSON, CacheWarning, DamagedError, UsageError
@@ -60,8 +60,6 @@ class Cache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except DamagedError as error:
-            with suppress(OSError):
-                remove(path, os.stat(path).st_ino)
             self._say("damage", f"{error.line} It is taken away, and built anew.")
             return None
         except OpenFilesError:

@@ -26,7 +26,7 @@ from neurostore.errors import JSON, DamagedError
 if sys.platform != "win32":  # where there is no cache
     import fcntl
 
-_WHOLE = 1 << 20
+WHOLE = 1 << 20
 """Bytes below which an array is verified when its entry is opened."""
 _NOT_AS_SAID = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
@@ -77,7 +77,13 @@ class Entry:
                 if not fixed:
                     fcntl.flock(held, fcntl.LOCK_SH)
                 if fixed or same_file(path, held):  # else it was removed while we waited
-                    return cls._of(path, _content(path, held), os.fstat(held).st_ino, fixed)
+                    inode = os.fstat(held).st_ino
+                    try:
+                        return cls._of(path, _content(path, held), inode, fixed)
+                    except DamagedError:
+                        if not fixed:
+                            remove(path, inode)
+                        raise
             finally:
                 os.close(held)
 
@@ -92,7 +98,7 @@ class Entry:
         verified = np.zeros(header.segments, dtype=np.uint8)
         entry = cls(path, arrays, verified, header, sums, content, inode, fixed)
         for name, place in header.places.items():
-            if place.nbytes < _WHOLE:
+            if place.nbytes < WHOLE:
                 entry.check(name)
         return entry
 

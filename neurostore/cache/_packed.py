@@ -52,7 +52,7 @@ class Packed:
 
     @classmethod
     def of(cls, entry: Entry) -> Packed:
-        """What `shapes` and `meta_of` made room for."""
+        """What `packed_shapes` made room for."""
         said: Mapping[str, Any] = entry.meta
         entry.check("block")
         events, block = entry.arrays["events"], entry.arrays["block"]
@@ -70,6 +70,20 @@ class Packed:
     def check(self, first: int, stop: int) -> None:
         """Verify the spikes [first, stop); see `Entry.check`."""
         self.entry.check("events", first, stop)
+
+    def refuse_unknown_units(self) -> None:
+        """Refuse spikes of units that there are not, which decoding would have refused.
+
+        Raises
+        ------
+        DamagedError
+        """
+        self.check(0, len(self.events))
+        most = int(self.events.max(initial=0)) >> self.bits
+        if len(self.events) and most >= self.units:
+            raise DamagedError(
+                f"The spikes of {self.entry.path} name a unit {most}; there are {self.units}."
+            )
 
     def unpack(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ticks and units, (spike,) int64 each, of the spikes [first, stop)."""
@@ -120,7 +134,7 @@ class ByUnit:
 
     @classmethod
     def of(cls, entry: Entry) -> ByUnit:
-        """What `build_by_unit` filled."""
+        """What `by_unit_plan` filled."""
         said: Mapping[str, Any] = entry.meta
         entry.check("start")
         return cls(entry.arrays["ticks"], entry.arrays["start"], said["origin"], entry)

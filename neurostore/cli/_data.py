@@ -109,8 +109,7 @@ def _datasets(
     from neurostore import recipes
 
     store, said = neurostore.open(url, at), recipes.load(recipe, overrides)
-    split = recipes.split_of(said, store)
-    return {label: recipes.dataset(said, store, split[label]) for label in split.labels}
+    return recipes.datasets(said, store, recipes.split_of(said, store))
 
 
 @contextmanager

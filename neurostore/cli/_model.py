@@ -87,11 +87,7 @@ def _rehearsed(recipe: recipes.Recipe, store: neurostore.Store, *, json: bool) -
     from neurostore import recipes
     from neurostore.train import rehearse
 
-    split = recipes.split_of(recipe, store)
-    parts = {
-        label: recipes.dataset(recipe, store, split[label], training=label == "train")
-        for label in split.labels
-    }
+    parts = recipes.datasets(recipe, store, recipes.split_of(recipe, store))
     rehearse(recipe, store)
     if json:
         data = {label: {**one.identity(), "windows": len(one)} for label, one in parts.items()}

@@ -97,3 +97,11 @@ def dataset(
         dropout=recipe.data.dropout if training else None,
         missing=recipe.data.missing,
     )
+
+
+def datasets(recipe: Recipe, store: Store | Bundle, split: Split) -> dict[str, Dataset]:
+    """The windows of every part of the split by label, as a training reads them."""
+    return {
+        label: dataset(recipe, store, split[label], training=label == "train")
+        for label in split.labels
+    }

@@ -149,6 +149,16 @@ def _activity_stops(session: Session) -> list[int]:
     return made
 
 
+def region_codes(sessions: Sequence[Chosen]) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """Names of the regions of all sessions, and each one's codes (unit,) of them, -1 for none."""
+    names = tuple(sorted({str(name) for one in sessions for name in one.regions if name}))
+    code = {name: number for number, name in enumerate(names)}
+    return names, [
+        np.array([code.get(str(name), -1) for name in one.regions], dtype=np.int64)
+        for one in sessions
+    ]
+
+
 def no_spikes(chosen: Chosen) -> str | None:
     """What of spikes and units a session lacks; None where it has both."""
     if "spikes" not in chosen.session.tables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -174,9 +175,7 @@ class Batch(Mapping[str, "torch.Tensor"]):
         def move(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             return {name: tensor.to(device) for name, tensor in tensors.items()}
 
-        told = {name: getattr(self, name) for name in TOLD}
-        told |= move({name: one for name, one in told.items() if not isinstance(one, list)})
-        return Batch(move(self.tensors), move(self.reason), self.steps, told)
+        return Batch(move(self.tensors), move(self.reason), self.steps, _Moved(self, device))
 
     def __repr__(self) -> str:
         lines = [
@@ -188,6 +187,19 @@ class Batch(Mapping[str, "torch.Tensor"]):
             seen = float(self.mask[name].double().mean()) if self.mask[name].numel() else 0.0
             lines.append(f"  {name:<22} {tuple(tensor.shape)!s:<20} {kind:<9}{seen:.1%} observed")
         return "\n".join(lines) + ">"
+
+
+@dataclass(frozen=True, eq=False)
+class _Moved:
+    """What is known of the windows of a batch, on a device, and made there when it is asked for."""
+
+    batch: Batch
+    device: Any
+
+    def tell(self, name: str) -> Any:
+        """See `About`."""
+        told = getattr(self.batch, name)
+        return told if isinstance(told, list) else told.to(self.device)
 
 
 def _observed(reason: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from neurostore.errors import JSON, MissingExtraError, NotFoundError, UsageError
 from neurostore.intervals import Intervals
 from neurostore.sample import _causal, _refused
 from neurostore.sample._about import About
-from neurostore.sample._chosen import Chosen, choose
+from neurostore.sample._chosen import Chosen, choose, region_codes
 from neurostore.sample._fitted import refuse_fitted_elsewhere
 from neurostore.sample._lay import REFUSED, Laid, Totals, lay_session, refuse_unknown_event, totals
 from neurostore.sample._stitch import Stitched, stitch
@@ -160,7 +160,7 @@ class Dataset:
     def _seen(self, stream: Stream) -> Stream:
         return stream.observed_by(self.acquisition) if isinstance(stream, Acquired) else stream
 
-    @property
+    @cached_property
     def _gridded(self) -> dict[str, Gridded]:
         return {name: one for name, one in self.readers.items() if isinstance(one, Gridded)}
 
@@ -196,7 +196,7 @@ class Dataset:
     @cached_property
     def regions(self) -> tuple[str, ...]:
         """The regions that the codes of a batch stand for."""
-        return tuple(sorted({str(name) for one in self.chosen for name in one.regions if name}))
+        return region_codes(self.chosen)[0]
 
     @cached_property
     def categories(self) -> dict[str, tuple[str, ...]]:
@@ -627,11 +627,7 @@ class Dataset:
     @cached_property
     def region_codes(self) -> list[Ticks]:
         """By session: the code (unit,) of the region of each unit."""
-        code = {name: number for number, name in enumerate(self.regions)}
-        return [
-            np.array([code.get(str(name), -1) for name in one.regions], dtype=np.int64)
-            for one in self.chosen
-        ]
+        return region_codes(self.chosen)[1]
 
     def _finish(self, batch: Batch) -> Any:
         return batch if self.transform is None else self.transform(batch)

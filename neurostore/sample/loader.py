@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,11 +151,13 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         numbers = range(self.batch, self.batches.count)
-        kernels.seen(len(numbers) * self.batches.batch_size)
         self._turn += 1
         read = _Sent(self.batches, self.epoch)
+        windows = len(numbers) * self.batches.batch_size // self.batches.ranks
         if self.workers and numbers:
-            return self._delivered(numbers, self._by_workers(read, numbers), self._turn)
+            made = self._by_workers(read, numbers, windows // self.workers)
+            return self._delivered(numbers, made, self._turn)
+        kernels.seen(windows)
         return self._delivered(numbers, (read[number] for number in numbers), self._turn)
 
     def _delivered(
@@ -178,7 +180,8 @@ class Loader:
                 "loaded. Make a loader for each of two that run at once."
             )
 
-    def _by_workers(self, read: _Sent, numbers: Sequence[int]) -> Iterable[Any]:
+    def _by_workers(self, read: _Sent, numbers: Sequence[int], windows: int) -> Iterable[Any]:
+        """Batches from processes that read `windows` windows each."""
         import torch
         from torch.utils.data import DataLoader
 
@@ -192,6 +195,7 @@ class Loader:
             num_workers=min(self.workers, len(numbers)),
             multiprocessing_context=self.context,
             collate_fn=_same,
+            worker_init_fn=partial(_begin, windows),
             generator=torch.Generator(),  # else it draws from the process's own random numbers
         )
         return made
@@ -266,6 +270,11 @@ class _Sent:
             return self.batches.read(self.epoch, number)
         except NeurostoreError as error:
             return error
+
+
+def _begin(windows: int, worker: int) -> None:
+    """What a worker does first: load the compiled functions, where its windows pay for that."""
+    kernels.seen(windows)
 
 
 def share(rank: int | None, ranks: int | None) -> tuple[int, int]:

@@ -347,6 +347,8 @@ def _add_packed(
     kernels.load()
     from neurostore.kernels._psth import add_events
 
+    if packed.entry.fixed:  # nobody decoded it here, and the loop looks at no bounds
+        packed.refuse_unknown_units()
     first, stop = _blocks(packed, at + edge[0], at + edge[-1])
     packed.entry.check_ranges("events", first, stop)
     spikes = np.array([packed.first_at(end) for end in ends])

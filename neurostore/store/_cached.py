@@ -8,7 +8,6 @@ digests it names, so that no store can put other values under another one's key.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from neurostore.cache import ByUnit, Cache, Checked, Entry, Packed, Writer
 from neurostore.cache._packed import by_unit_plan, check_index, load_if_many, pack, packed_shapes
 from neurostore.errors import DamagedError, StoreError
 from neurostore.schemas import Column, Table
+from neurostore.store._damage import WAY_OUT
+from neurostore.store._format import chunk_digest, digest
 
 if TYPE_CHECKING:
     from neurostore.store.session import Session
@@ -34,8 +35,6 @@ FORMAT = 1
 """Of what lies in the entries below; another one has other keys."""
 _THREADS = 4
 _ENTRY = ("arrays", "contract", "metadata", "rows")
-_SMALL = 1 << 20
-_WAY_OUT = "Bring the store back from a copy, or open an older snapshot (store.log())."
 
 
 def table(session: Session, name: str) -> Table | None:
@@ -92,21 +91,20 @@ def key(session: Session, name: str, kind: str) -> str:
         Where the row claims a digest that is not the one of what it says.
     """
     entry = session.attrs["row"]["tables"][name]
-    found = digest({part: entry[part] for part in _ENTRY})
+    found = content(entry)
     if found != entry["digest"]:
         raise DamagedError(
             f"The row of {session.id} says {entry['digest']} is the digest of {name!r}; of what it "
-            f"says it is {found}. {_WAY_OUT}"
+            f"says it is {found}. {WAY_OUT}"
         )
     clock = str(session.attrs["clock"]["rate"])
     more = [session.attrs["row"]["n_units"]] if name == "spikes" else []
     return digest([FORMAT, cache.FORMAT, found, clock, kind, *more])
 
 
-def digest(value: object) -> str:
-    """sha256 of a JSON value, its keys in order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def content(entry: Mapping[str, Any]) -> str:
+    """The digest of what a row says of a table: contract, rows, arrays, metadata."""
+    return digest({part: entry[part] for part in _ENTRY})
 
 
 def _kept(
@@ -210,7 +208,7 @@ def _values(entry: Entry, number: int, shape: list[int]) -> Any:
         text = _Text(entry.arrays[f"{number}.blob"], entry.arrays[f"{number}.start"])
         return text.strings(tuple(shape))
     array = entry.arrays[f"{number}"]
-    return array if array.nbytes < _SMALL else Checked(entry, f"{number}")  # verified, or not yet
+    return array if array.nbytes < cache.WHOLE else Checked(entry, f"{number}")
 
 
 # ---- decoding
@@ -236,8 +234,6 @@ def _decode(
     ------
     DamagedError
     """
-    from neurostore.store._format import chunk_digest
-
     length, rows = next((values.shape[0], values.chunks[0]) for values in arrays.values())
 
     def one(first: int) -> list[bytes]:
@@ -253,7 +249,7 @@ def _decode(
         if total.hexdigest() != digests[name]:
             raise DamagedError(
                 f"{name}: its content has the digest {total.hexdigest()}, its session says "
-                f"{digests[name]}. {_WAY_OUT}"
+                f"{digests[name]}. {WAY_OUT}"
             )
 
 

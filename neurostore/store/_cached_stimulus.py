@@ -12,6 +12,7 @@ from neurostore.cache import Cache, Checked, Entry, Fixed, Writer
 from neurostore.errors import DamagedError
 from neurostore.store import _cached, _stimuli
 from neurostore.store._damage import WAY_OUT
+from neurostore.store._format import digest
 
 if TYPE_CHECKING:
     from neurostore.store.store import Store
@@ -36,10 +37,10 @@ def packed(store: Store, attrs: Attrs) -> Checked | None:
 
 
 def key(attrs: Attrs) -> str:
-    """What an entry is kept under: the digests that its values are held against."""
+    """What an entry is kept under: digest of the values, of their dtype and of their shape."""
     (entry,) = attrs["row"]["tables"].values()
-    said = [entry["arrays"]["value"], attrs["digest"] if "encoder" in attrs else None]
-    return _cached.digest([_cached.FORMAT, cache.FORMAT, "stimulus", *said])
+    said = [_cached.content(entry), attrs["digest"] if "encoder" in attrs else None]
+    return digest([_cached.FORMAT, cache.FORMAT, "stimulus", *said])
 
 
 def build(store: Store, attrs: Attrs, held: Cache) -> Entry | None:

@@ -150,7 +150,7 @@ class Fitting:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(at.step)
         loss = self._loss(batch)
-        self._refuse_nonfinite(float(loss.detach()), batch, "training")
+        self._refuse_nonfinite(float(loss.detach()), batch, "training", at.batch + 1)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if said.clip is not None:
@@ -166,7 +166,7 @@ class Fitting:
 
         self.model.train()
         with torch.no_grad():
-            float(self._loss(batch))
+            self._refuse_nonfinite(float(self._loss(batch)), batch, "training", 1)
 
     def _loss(self, batch: Batch) -> Tensor:
         batch = batch.to(self.fabric.device)
@@ -191,9 +191,9 @@ class Fitting:
         total, windows = 0.0, 0
         size = self.recipe.train.batch_size
         with torch.no_grad():
-            for batch in self.data.validation.loader(size, shuffle=False):
+            for number, batch in enumerate(self.data.validation.loader(size, shuffle=False), 1):
                 loss = float(self._loss(batch))
-                self._refuse_nonfinite(loss, batch, "validation")
+                self._refuse_nonfinite(loss, batch, "validation", number)
                 total += loss * len(batch.session)
                 windows += len(batch.session)
                 saving.batch_done(self)
@@ -227,15 +227,15 @@ class Fitting:
             "learning_rate": self._rate(at.step - 1),
         }
 
-    def _refuse_nonfinite(self, loss: float, batch: Batch, part: str) -> None:
+    def _refuse_nonfinite(self, loss: float, batch: Batch, part: str, number: int) -> None:
         if math.isfinite(loss):
             return
         sessions = ", ".join(sorted(set(batch.session)))
+        where = "Nothing was written." if self.folder is None else f"The run is in {self.folder}."
         raise NeurostoreError(
-            f"The {part} loss is {loss} in epoch {self.at.epoch + 1}, batch {self.at.batch + 1} "
+            f"The {part} loss is {loss} in epoch {self.at.epoch + 1}, batch {number} "
             f"(windows of {sessions}). Lower train.learning_rate "
-            f"({self.recipe.train.learning_rate:g}), or set train.clip. The run is in "
-            f"{self.folder}."
+            f"({self.recipe.train.learning_rate:g}), or set train.clip. {where}"
         )
 
     # ---- the state as tensors and counters

@@ -20,7 +20,6 @@ from neurostore.sample.device._units import Units
 from neurostore.sample.device._windows import Rates, Windows
 from neurostore.sample.loader import Loader
 from neurostore.sample.plan import Address
-from neurostore.sample.streams import TrialTable
 
 
 class DeviceDataset(Dataset):
@@ -59,7 +58,7 @@ class DeviceDataset(Dataset):
         self._forms, self.nbytes = {}, {}
         self._rates = Rates.of([one.session.clock for one in self.chosen], self.device)
         self._places = Units.of(self.region_codes, self.device)
-        tables = [TrialTable.load(one.session, "trials", ()) for one in self.chosen]
+        tables = [self.trials_of(row) for row in range(len(self.chosen))]
         self._present = Present.of(tables, self.chosen, self._window, self.device)
         if plain:
             loading.refuse_beyond(max_bytes)

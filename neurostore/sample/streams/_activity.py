@@ -198,8 +198,8 @@ class _Read:
         windows, width = len(at.start), max(self.widths.values())
         size = (windows, len(self.shape.offsets), width)
         out, why = np.empty(size, np.float32), np.empty(size, np.uint8)
-        for row in np.unique(at.session).tolist():
-            place, own = np.flatnonzero(at.session == row), self.widths.get(row, 0)
+        for row, place in at.by_session:
+            own = self.widths.get(row, 0)
             if own < width:
                 out[place, :, own:], why[place, :, own:] = 0, Reason.NOT_RECORDED
             if own:
@@ -213,8 +213,10 @@ class _Read:
         why = np.full(step.shape, Reason.NOT_RECORDED, np.uint8)
         earliest = np.zeros(len(at.start), np.int64)
         known = np.full(len(at.start), Reason.NOT_RECORDED, np.uint8)
-        for row in self.axes.keys() & set(at.session.tolist()):
-            place, phases = np.flatnonzero(at.session == row), self.phases[row]
+        for row, place in at.by_session:
+            if row not in self.axes:
+                continue
+            phases = self.phases[row]
             first = self.axes[row].row(at.start[place])
             step[place, : len(phases)] = first[:, None] + phases
             why[place, : len(phases)] = Reason.OBSERVED

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurostore.errors import NotFoundError, UsageError
-from neurostore.sample._chosen import Chosen
+from neurostore.sample._chosen import Chosen, region_codes
 from neurostore.sample.batch import Reason, Values
 from neurostore.sample.plan import Address, Number, Ticks
 from neurostore.sample.streams._masks import Mask
@@ -47,7 +47,7 @@ def hide(counts: Reader, said: Hidden, name: str, sessions: Sequence[Chosen]) ->
     _, past, horizon = counts.steps[name]
     for mask in masks:
         mask.check(name, past, said.bin)
-    region = _regions(sessions)
+    region = region_codes(sessions)[1]
     if any(one.kind == "regions" for one in masks) and all((one < 0).all() for one in region):
         raise UsageError(f"The stream {name!r} masks regions, and no unit of the sessions has one.")
     asked = _chosen(said.units_out, sessions, f"units_out of the stream {name!r}")
@@ -114,8 +114,7 @@ class _Masked:
         made[:, :, past:] = Reason.NOT_REQUESTED
         asked = np.zeros((*shape[:2], 1), dtype=bool)
         draws = [at.draws(f"{self.name} mask {nth}") for nth in range(len(self.masks))]
-        for row in np.unique(at.session).tolist():
-            here = np.flatnonzero(at.session == row)
+        for row, here in at.by_session:
             shown, region = self.shown[row], self.region[row]
             own = np.zeros((len(here), len(shown), past), dtype=np.uint8)
             for mask, span, drawn in zip(self.masks, self.spans, draws, strict=True):
@@ -146,13 +145,6 @@ def _chosen(said: Units | None, sessions: Sequence[Chosen], what: str) -> list[N
     if not any(any(one) for one in made):
         raise UsageError(f"{what} chooses no unit of those that the dataset has: {said!r}.")
     return [np.array(one, dtype=bool) for one in made]
-
-
-def _regions(sessions: Sequence[Chosen]) -> list[Ticks]:
-    """Codes (unit,) of the regions of every session's units, -1 for none, alike in all sessions."""
-    names = sorted({str(name) for one in sessions for name in one.regions if name})
-    code = {name: number for number, name in enumerate(names)}
-    return [np.array([code.get(str(n), -1) for n in one.regions], np.int64) for one in sessions]
 
 
 def _refuse_shown_targets(
