@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Source,
         Stimulus,
         Store,
+        clone,
         create,
         open,
         psth,
@@ -83,7 +84,7 @@ _WHERE = {
     **dict.fromkeys(
         (
             *("Interleaved", "Ragged", "Session", "SessionBuilder", "Source", "Stimulus", "Store"),
-            *("create", "open", "psth", "raster"),
+            *("clone", "create", "open", "psth", "raster"),
         ),
         "store",
     ),
@@ -150,6 +151,7 @@ __all__ = [
     "Window",
     "__version__",
     "cache",
+    "clone",
     "contract",
     "create",
     "evaluate",

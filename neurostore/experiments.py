@@ -17,7 +17,7 @@ from neurostore._declared import declared
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.evaluate import Scores, score_name, scores_of
 from neurostore.recipes import Recipe
-from neurostore.runs import RUN, Run, redacted, write
+from neurostore.runs import RUN, Run, write
 from neurostore.train import train
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def run(
         "overrides": list(overrides),
         "grid": dict(chosen.grid),
         "pooled over": chosen.pool,
-        "store": redacted(store.url),
+        "store": store.url,
         "snapshot": store.snapshot,
         "rows": rows,
     }

@@ -26,6 +26,7 @@ def test_the_package_says_the_version_of_pyproject(project: dict[str, Any]) -> N
 def test_every_promised_extra_exists_and_all_holds_them_but_rivals(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"]
     others = {"nwb", "ibl", "train", "figures", "pynapple", "web", "bench", "demo", "dev", "dask"}
+    others |= {"http", "s3"}
     assert set(extras) == others | {"all", "peers"}
     (everything,) = extras["all"]
     assert set(everything.removeprefix("neurostore[").removesuffix("]").split(",")) == others

@@ -354,3 +354,23 @@ def test_a_bundle_is_packed_and_trained_from_as_the_page_says(demo_store, tmp_pa
     model, last = names["fit"](tmp_path / "b", epochs=3)
     assert last < first
     assert model.weight.shape == (12, 12)
+
+
+def test_a_release_is_published_and_read_as_the_page_says(demo_store, tmp_path):
+    names = code("publish.md")
+    said = names["publish"](demo_store, tmp_path / "mice")
+    assert said.snapshot == demo_store.snapshot
+    found = names["responses"](tmp_path / "mice", "demo/mouse-2")
+    expected = demo_store.session("demo/mouse-2").counts(0, 10, 0.02)
+    assert found.identical(expected)
+
+
+def test_a_store_is_brought_home_as_the_page_says(demo_store, tmp_path):
+    names = code("clone.md")
+    assert names["how_much"](demo_store, tmp_path / "all") > 10_000
+    made = names["bring"](demo_store, tmp_path / "copy")
+    copy = neurostore.open(tmp_path / "copy")
+    assert made.sessions == list(demo_store.sessions("n_units >= 2")["id"])
+    for id in made.sessions:
+        there = {"spikes", "intervals/trials", "units", "intervals/observed"}
+        assert set(copy.session(id).tables) == there & set(demo_store.session(id).tables)

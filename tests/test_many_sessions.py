@@ -89,6 +89,21 @@ def test_an_epoch_over_more_than_the_bound_builds_nothing_twice_and_evicts_nothi
 # ---- memory
 
 
+def test_a_chunk_is_kept_from_the_second_time_on_that_it_is_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NEUROSTORE_CACHE", "off")
+    gc.collect()
+    session, before = store.session(store.sessions()["id"][0]), _chunks._size
+    expected = np.asarray(session.stored("spikes").columns["time"].values[:])
+    for kept in (0, SPIKES * 8, SPIKES * 8):
+        got = session._pieces("time", [(5, 9), (7, 7), (0, SPIKES)])
+        for one, (low, high) in zip(got, [(5, 9), (7, 7), (0, SPIKES)], strict=True):
+            np.testing.assert_array_equal(one, expected[low:high])
+            assert one.dtype == expected.dtype
+        assert _chunks._size == before + kept
+
+
 def test_chunks_of_all_sessions_stay_within_one_bound_and_go_with_their_sessions(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ):

@@ -24,8 +24,8 @@ from neurostore.errors import (
 )
 from neurostore.recipes import load
 from neurostore.runs import Checkpoint, Run
-from neurostore.runs._facts import redacted
 from neurostore.splits import Split
+from neurostore.store.urls import redacted
 
 RECIPE = """
 architecture = "_architectures:Linear"

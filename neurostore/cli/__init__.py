@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 import neurostore
-from neurostore.cli import _cache, _data, _model, _store
+from neurostore.cli import _cache, _clone, _data, _model, _release, _store
 from neurostore.cli._print import say
 from neurostore.cli._words import DONE, FAILED, REFUSED, USAGE
 from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
@@ -47,6 +47,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "cache": _cache.cache,
     "log": _store.log,
     "tag": _store.tag,
+    "publish": _release.publish,
+    "clone": _clone.clone,
     "train": _model.train,
     "evaluate": _model.evaluate,
     "report": _model.report,

@@ -11,116 +11,29 @@ from neurostore.kernels._ready import compiled
 
 Ticks = NDArray[np.int64]
 
-_TOGETHER = 32
-_MOST = 4096
-"""Spikes of a bin up to which the squares of `_TOGETHER` counts add up in 32 bits."""
+_MOST = 2048
+"""Spikes of a bin below which the squares of 1,024 counts add up in 32 bits."""
+_WHOLE = 32
+"""Units that are added up at once."""
+
+
+def whole(units: int) -> int:
+    """Room for so many units, of which no rest is left when they are added up."""
+    return max(1, -(-units // _WHOLE)) * _WHOLE
 
 
 @compiled
-def find_edges(
-    events: NDArray[Any],
-    block: Ticks,
-    first: int,
-    length: int,
-    at: Ticks,
-    edge: Ticks,
-    ends: Ticks,
-    out: Ticks,
-) -> None:
-    """The first spike at or after every edge of a bin around events, by the index of blocks.
-
-    Parameters
-    ----------
-    events, block, first, length
-        As `neurostore.cache.Packed` has them.
-    at : (event,) int64
-        Ticks of the events.
-    edge : (bin + 1,) int64
-        Ticks from the event, ascending.
-    ends : (2,) int64
-        First spike that counts and the one after the last.
-    out : (event, bin + 1) int64
-    """
-    blocks = len(block) - 1
-    bits = np.uint64(16) if events.itemsize == 4 else np.uint64(32)
-    mask = (np.uint64(1) << bits) - np.uint64(1)
-    for e in range(len(at)):
-        for k in range(len(edge)):
-            tick = at[e] + edge[k] - first
-            number = tick // length
-            if number < 0:
-                low = np.int64(0)
-            elif number >= blocks:
-                low = block[blocks]
-            else:
-                low, high = block[number], block[number + 1]
-                offset = np.uint64(tick - number * length)
-                # Spikes of a block lie about evenly, so that the guess is off by a few.
-                guess = low + np.int64(offset) * (high - low) // length
-                while guess < high and (np.uint64(events[guess]) & mask) < offset:
-                    guess += 1
-                while guess > low and (np.uint64(events[guess - 1]) & mask) >= offset:
-                    guess -= 1
-                low = guess
-            out[e, k] = min(max(low, ends[0]), ends[1])
-
-
-@compiled
-def add_counts(
-    events: NDArray[Any],
-    where: Ticks,
-    group: Ticks,
-    seen: NDArray[np.uint8],
-    count: NDArray[np.uint32],
-    total: NDArray[np.int64],
-    square: NDArray[np.int64],
-) -> None:
-    """Add the counts of bins around some events to their sums; bins outermost, for the caches.
-
-    Parameters
-    ----------
-    where : (event, bin + 1) int64
-        First spike of every bin, as `find_edges` gives it.
-    group : (unit,) int64
-        Which observed time a unit has.
-    seen : (group, event, bin) uint8
-        Whether the whole bin is observed time; what is not adds nothing.
-    count : (unit,) uint32
-        Zeros, and zeros again after it.
-    total, square : (bin, unit) int64
-        Sums of counts and of their squares.
-    """
-    units, groups = len(count), len(seen)
-    bits = np.uint64(16) if events.itemsize == 4 else np.uint64(32)
-    own, squared = np.zeros(units, np.uint32), np.zeros(units, np.uint32)
-    for k in range(where.shape[1] - 1):
-        own[:], squared[:] = 0, 0
-        for e in range(len(where)):
-            begin, end = where[e, k], where[e, k + 1]
-            known = True
-            for g in range(groups):
-                known = known and seen[g, e, k] != 0
-            if known and end - begin < _MOST and (end - begin) * 8 > units:
-                for i in range(begin, end):
-                    count[np.uint64(events[i]) >> bits] += np.uint32(1)
-                for u in range(units):
-                    c = count[u]
-                    own[u] += c
-                    squared[u] += c * c
-                    count[u] = 0
-                continue
-            for i in range(begin, end):
-                unit = np.uint64(events[i]) >> bits
-                if known or seen[group[unit], e, k]:
-                    c = np.int64(count[unit])
-                    count[unit] = np.uint32(c + 1)
-                    total[k, unit] += 1
-                    square[k, unit] += 2 * c + 1  # (c + 1)² less c²
-            for i in range(begin, end):
-                count[np.uint64(events[i]) >> bits] = 0
-        for u in range(units):
-            total[k, u] += own[u]
-            square[k, u] += squared[u]
+def first_spike(events: NDArray[Any], block: Ticks, row: int, offset: int) -> int:
+    """The first spike of a block `offset` ticks or more after the block's start."""
+    mask = np.uint64(0xFFFF) if events.itemsize == 4 else np.uint64(0xFFFFFFFF)
+    low, high = block[row], block[row + 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if np.int64(np.uint64(events[middle]) & mask) < offset:
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
 
 
 @compiled
@@ -134,14 +47,84 @@ def add_events(
     ends: Ticks,
     group: Ticks,
     seen: NDArray[np.uint8],
+    own: NDArray[np.uint32],
+    squared: NDArray[np.uint32],
     total: NDArray[np.int64],
     square: NDArray[np.int64],
-) -> None:
-    """`find_edges` and `add_counts`, a few events at a time: their spikes stay in the cache."""
-    count = np.zeros(total.shape[1], dtype=np.uint32)
-    where = np.empty((_TOGETHER, len(edge)), dtype=np.int64)
-    for low in range(0, len(at), _TOGETHER):
-        high = min(low + _TOGETHER, len(at))
-        some = where[: high - low]
-        find_edges(events, block, first, length, at[low:high], edge, ends, some)
-        add_counts(events, some, group, seen[:, low:high], count, total, square)
+) -> bool:
+    """Add the counts of bins around at most 1,024 events to their sums.
+
+    Parameters
+    ----------
+    events, block, first, length
+        As `neurostore.cache.Packed` has them.
+    at : (event,) int64
+        Ticks of the events.
+    edge : (bin + 1,) int64
+        Ticks from the event, ascending.
+    ends : (2,) int64
+        First spike that counts and the one after the last.
+    group : (unit,) int64
+        Which observed time a unit has.
+    seen : (group, event, bin) uint8
+        Whether the whole bin is observed time; what is not adds nothing.
+    own, squared : (bin, `whole` of units) uint32
+        Sums of counts and of their squares; zeros.
+    total, square : (bin, unit) int64
+        The same of bins that 32 bits do not hold, or that some units were not observed in.
+
+    Returns
+    -------
+    bool
+        Whether there are such bins.
+    """
+    units, groups, bins, blocks = total.shape[1], len(seen), len(edge) - 1, len(block) - 1
+    bits = np.uint64(16) if events.itemsize == 4 else np.uint64(32)
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    room, apart = own.shape[1], False
+    count = np.zeros((4, room), np.uint32)  # of four events: the sums are read and written once
+    place, row = np.zeros(4, np.int64), np.zeros(4, np.int64)
+    for low in range(0, len(at), 4):
+        here = at[low : low + 4]
+        for e in range(len(here)):
+            tick = here[e] + edge[0] - first
+            row[e] = min(max(tick // length, 0), blocks - 1)
+            found = first_spike(events, block, row[e], tick - row[e] * length)
+            place[e] = min(max(found, ends[0]), ends[1])
+        for k in range(bins):
+            for e in range(len(here)):
+                counts, spikes = count[e], 0
+                stop = here[e] + edge[k + 1] - first
+                while True:
+                    part = events[place[e] : min(block[row[e] + 1], ends[1])]
+                    end = np.uint64(min(max(stop - row[e] * length, 0), length))
+                    n = 0
+                    while n + 8 <= len(part) and (np.uint64(part[n + 7]) & mask) < end:
+                        for i in range(n, n + 8):  # in order of time: one test for all of them
+                            counts[np.uint64(part[i]) >> bits] += np.uint32(1)
+                        n += 8
+                    while n < len(part) and (np.uint64(part[n]) & mask) < end:
+                        counts[np.uint64(part[n]) >> bits] += np.uint32(1)
+                        n += 1
+                    place[e] += n
+                    spikes += n
+                    if n < len(part) or stop <= (row[e] + 1) * length or row[e] + 1 == blocks:
+                        break
+                    row[e] += 1
+                together = spikes < _MOST
+                for g in range(groups):
+                    together = together and seen[g, low + e, k] != 0
+                if not together:
+                    apart = True
+                    for u in range(units):
+                        if seen[group[u], low + e, k]:
+                            total[k, u] += counts[u]
+                            square[k, u] += np.int64(counts[u]) * np.int64(counts[u])
+                    counts[:] = 0
+            sums, squares = own[k], squared[k]
+            for u in range(room):
+                a, b, c, d = count[0, u], count[1, u], count[2, u], count[3, u]
+                sums[u] += a + b + c + d
+                squares[u] += a * a + b * b + c * c + d * d
+                count[0, u], count[1, u], count[2, u], count[3, u] = 0, 0, 0, 0
+    return apart

@@ -282,3 +282,23 @@ def whole(starts: Ticks, stops: Ticks, pointer: Ticks, start: Ticks, span: int) 
             if row < 0 or stops[pointer[one] + row] < start[w] + span:
                 return False
     return True
+
+
+@compiled
+def held_whole(
+    starts: Ticks,
+    stops: Ticks,
+    pointer: Ticks,
+    events: Packed,
+    block: Ticks,
+    first: int,
+    length: int,
+    start: Ticks,
+    span: int,
+    column: NDArray[np.int32],
+    every: bool,
+) -> int:
+    """As `held`; -1 where the windows are not `whole`."""
+    if not whole(starts, stops, pointer, start, span):
+        return -1
+    return held(events, block, first, length, start, span, column, every)

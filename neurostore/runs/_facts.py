@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import neurostore
 from neurostore.errors import JSON
 from neurostore.recipes import Recipe
+from neurostore.store.urls import redacted
 
 
 def environment() -> dict[str, JSON]:
@@ -49,14 +49,6 @@ def facts_of(recipe: Recipe, identity: Mapping[str, Any]) -> dict[str, JSON]:
         "finished": None,
         "status": "training",
     }
-
-
-def redacted(url: str) -> str:
-    """A URL without user, password and query, which may be secrets; a path as it is."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def now() -> str:

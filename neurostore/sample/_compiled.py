@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,8 @@ class Compiled:
         The observed times that differ, behind one another (see `kernels._spikes.whole`).
     rate : (float, float)
         Ticks per second, as a quotient.
+    kernel : module
+        `kernels._spikes`, which is loaded when it pays.
     """
 
     session: Session
@@ -43,11 +46,14 @@ class Compiled:
     stops: Ticks
     pointer: Ticks
     rate: tuple[float, float]
+    kernel: ModuleType
     _sure: bool = False
 
     @classmethod
     def of(cls, chosen: Chosen) -> Compiled | None:
         """None where the session is read without the cache."""
+        from neurostore.kernels import _spikes
+
         packed = None if no_spikes(chosen) else chosen.session.packed
         if packed is None:
             return None
@@ -62,16 +68,15 @@ class Compiled:
         if rate.numerator < 2**53:  # as `Clock.seconds` divides
             above, below = float(rate.numerator), float(rate.denominator)
         column = chosen.column.astype(np.int32)
+        seen = (starts, stops, pointer)
         return cls(
-            chosen.session, packed, column, chosen.every, starts, stops, pointer, (above, below)
+            chosen.session, packed, column, chosen.every, *seen, (above, below), kernel=_spikes
         )
 
     def count(self, start: Ticks, edge: Ticks, place: Ticks, out: NDArray[np.int32]) -> None:
         """See `kernels._spikes.count`."""
-        from neurostore.kernels import _spikes
-
         one = self._verified(start, int(edge[-1]))
-        _spikes.count(
+        self.kernel.count(
             one.events, one.block, one.first, one.length, start, edge, self.column, place, out
         )
 
@@ -94,10 +99,8 @@ class Compiled:
         return self.packed
 
     def _verify(self, start: Ticks, span: int) -> None:
-        from neurostore.kernels import _spikes
-
         one, entry = self.packed, self.packed.entry
-        cold = _spikes.unverified(
+        cold = self.kernel.unverified(
             entry.verified,
             entry.offset("events"),
             one.events.itemsize,
@@ -115,21 +118,27 @@ class Compiled:
             entry.check_ranges("events", one.block[low], one.block[high])
         self._sure = bool(entry.verified.all())
 
-    def held(self, start: Ticks, span: int) -> int:
-        """See `kernels._spikes.held`."""
-        from neurostore.kernels import _spikes
-
+    def held_whole(self, start: Ticks, span: int) -> int:
+        """The most spikes in any of the windows; -1 where one is not observed throughout."""
         one = self._verified(start, span)
-        most: int = _spikes.held(
-            one.events, one.block, one.first, one.length, start, span, self.column, self.every
+        most: int = self.kernel.held_whole(
+            self.starts,
+            self.stops,
+            self.pointer,
+            one.events,
+            one.block,
+            one.first,
+            one.length,
+            start,
+            span,
+            self.column,
+            self.every,
         )
         return most
 
     def whole(self, start: Ticks, span: int) -> bool:
         """Whether all units asked for are observed throughout all windows."""
-        from neurostore.kernels import _spikes
-
-        return bool(_spikes.whole(self.starts, self.stops, self.pointer, start, span))
+        return bool(self.kernel.whole(self.starts, self.stops, self.pointer, start, span))
 
     def listed(
         self,
@@ -141,10 +150,8 @@ class Compiled:
         reason: NDArray[np.uint8],
     ) -> None:
         """See `kernels._spikes.listed`."""
-        from neurostore.kernels import _spikes
-
         one = self.packed
-        _spikes.listed(
+        self.kernel.listed(
             one.events,
             one.block,
             one.first,

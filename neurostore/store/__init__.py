@@ -13,6 +13,7 @@ from neurostore.store.store import Store, create, open
 
 if TYPE_CHECKING:
     from neurostore.store._around import psth, raster
+    from neurostore.store._clone import Cloned, clone
     from neurostore.store._stored_stimulus import Embedding, StoredStimulus
     from neurostore.store._versions import Commit
     from neurostore.store.builder import SessionBuilder, Source, Staged, StagedSession, check
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from neurostore.store.transaction import Transaction
 
 _WHERE = {
+    "Cloned": "_clone",
     "Commit": "_versions",
     "Embedding": "_stored_stimulus",
     "Interleaved": "tables",
@@ -34,11 +36,13 @@ _WHERE = {
     "StoredStimulus": "_stored_stimulus",
     "Transaction": "transaction",
     "check": "builder",
+    "clone": "_clone",
     "psth": "_around",
     "raster": "_around",
 }
 
 __all__ = [
+    "Cloned",
     "Commit",
     "Embedding",
     "Interleaved",
@@ -54,6 +58,7 @@ __all__ = [
     "StoredStimulus",
     "Transaction",
     "check",
+    "clone",
     "create",
     "open",
     "psth",

@@ -36,7 +36,7 @@ _SEVERAL, _THREADS = 1_000_000, 4
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Of counts (row, bin) over the observed events: how many, sum, sum of squares."""
+    """Of counts (bin, row) over the observed events: how many, sum, sum of squares."""
 
     n: Ticks
     total: Ticks
@@ -101,23 +101,23 @@ def psth(
         coords["session"] += [session.id] * len(rows)
         coords["region"] += _regions(session, rows)
     n, total, square = (
-        np.concatenate([getattr(one, name) for one in parts]) for name in ("n", "total", "square")
+        _joined([getattr(one, name) for one in parts]) for name in ("n", "total", "square")
     )
     if not n.any():
         raise UsageError(
             f"psth finds no observed bin: {counted(found, 'event')} ({missing:,} more are missing) "
-            f"and {counted(len(n), 'unit')} in {counted(len(chosen), 'session')}."
+            f"and {counted(n.shape[1], 'unit')} in {counted(len(chosen), 'session')}."
         )
     rate, sem = _rate_and_sem(n, total, square, float(width))
-    centre = float(exact(window[0]) + width / 2) + np.arange(n.shape[1]) * float(width)
+    centre = float(exact(window[0]) + width / 2) + np.arange(len(n)) * float(width)
     return xr.Dataset(
         {
-            "rate_hz": (("unit", "bin"), rate, {"units": "Hz"}),
-            "sem": (("unit", "bin"), sem, {"units": "Hz"}),
-            "n": (("unit", "bin"), n),
+            "rate_hz": (("unit", "bin"), rate.T, {"units": "Hz"}),
+            "sem": (("unit", "bin"), sem.T, {"units": "Hz"}),
+            "n": (("unit", "bin"), n.T),
         },
         {
-            **{name: ("unit", np.array(value, dtype=object)) for name, value in coords.items()},
+            **{name: ("unit", np.array(value, dtype=str)) for name, value in coords.items()},
             "time": ("bin", centre, {"units": "s"}),
         },
         {"bin": float(width), "events": found, "missing": missing},
@@ -253,10 +253,10 @@ def _unit_rows(session: Session, units: str | Sequence[str] | None) -> Ticks:
 
 def _columns(session: Session, rows: Ticks) -> Ticks:
     """Place of every unit among those asked for (unit,), -1 where it is not."""
-    if len(np.unique(rows)) < len(rows):
-        raise UsageError("A unit is named twice.")
     column = np.full(len(session._ids), -1, dtype=np.int64)
     column[rows] = np.arange(len(rows))
+    if (column[rows] != np.arange(len(rows))).any():
+        raise UsageError("A unit is named twice.")
     return column
 
 
@@ -293,7 +293,7 @@ def _sums(session: Session, ticks: Ticks, edge: Ticks, rows: Ticks) -> _Sums:
     bins, column = len(edge) - 1, _columns(session, rows)
     groups, group = _groups(session, rows)
     n = np.zeros((len(groups), bins), dtype=np.int64)
-    total, square = np.zeros((2, bins, len(column)), dtype=np.int64)
+    sums = np.zeros((2, bins, len(column)), dtype=np.int64)  # of counts, of their squares
     ticks = np.sort(ticks)
     packed = session.packed if "spikes" in session.tables else None
     compiled = packed is not None and _pays(packed, ticks, edge)
@@ -304,10 +304,11 @@ def _sums(session: Session, ticks: Ticks, edge: Ticks, rows: Ticks) -> _Sums:
         seen = _seen(groups, at, edge)
         n += seen.sum(axis=1, dtype=np.int64)
         if packed is not None and compiled:
-            _add_packed(packed, session._all_ticks(), at, edge, own, seen, total, square)
+            _add_packed(packed, session._all_ticks(), at, edge, own, seen, sums)
         else:
-            _add_plain(session, at, edge, column, own, seen, total, square)
-    return _Sums(n[group], total.T[rows], square.T[rows])
+            _add_plain(session, at, edge, column, own, seen, sums)
+    chosen = slice(None) if len(rows) == len(column) and (np.diff(rows) == 1).all() else rows
+    return _Sums(n[group].T, *sums[:, :, chosen])
 
 
 def _seen(groups: Sequence[Intervals], at: Ticks, edge: Ticks) -> NDArray[np.bool_]:
@@ -340,12 +341,11 @@ def _add_packed(
     edge: Ticks,
     group: Ticks,
     seen: NDArray[np.bool_],
-    total: Ticks,
-    square: Ticks,
+    sums: Ticks,
 ) -> None:
-    """Add what some events give to the sums (bin, unit) of all units."""
+    """Add what some events give to the sums (2, bin, unit) of all units."""
     kernels.load()
-    from neurostore.kernels._psth import add_events
+    from neurostore.kernels._psth import add_events, whole
 
     if packed.entry.fixed:  # nobody decoded it here, and the loop looks at no bounds
         packed.refuse_unknown_units()
@@ -354,20 +354,22 @@ def _add_packed(
     spikes = np.array([packed.first_at(end) for end in ends])
     events, block = np.asarray(packed.events), np.asarray(packed.block)
 
-    def add(some: slice) -> tuple[Ticks, Ticks]:
-        own, squares = np.zeros_like(total), np.zeros_like(square)
+    def add(some: slice) -> tuple[NDArray[np.uint32], Ticks | None]:
         seen_then = np.ascontiguousarray(seen[:, some]).view(np.uint8)
         where = (events, block, packed.first, packed.length, at[some], edge, spikes)
-        add_events(*where, group, seen_then, own, squares)
-        return own, squares
+        own = np.zeros((2, *sums.shape[1:2], whole(sums.shape[2])), dtype=np.uint32)
+        rest = np.zeros_like(sums)  # memory that is not touched costs nothing
+        return own, rest if add_events(*where, group, seen_then, *own, *rest) else None
 
     threads = min(os.cpu_count() or 1, _THREADS) if int((stop - first).sum()) > _SEVERAL else 1
     cuts = np.linspace(0, len(at), threads + 1).astype(int).tolist()
     parts = [slice(*pair) for pair in pairwise(cuts)]
     with ThreadPoolExecutor(threads) as pool:  # integers: the order of the sums changes nothing
-        for own, squares in pool.map(add, parts):
-            total += own
-            square += squares
+        others = [pool.submit(add, some) for some in parts[1:]]
+        for own, rest in [add(parts[0]), *(one.result() for one in others)]:
+            sums += own[:, :, : sums.shape[2]]
+            if rest is not None:
+                sums += rest
 
 
 def _add_plain(
@@ -377,8 +379,7 @@ def _add_plain(
     column: Ticks,
     group: Ticks,
     seen: NDArray[np.bool_],
-    total: Ticks,
-    square: Ticks,
+    sums: Ticks,
 ) -> None:
     time, unit, event = _spikes_around(session, at, int(edge[0]), int(edge[-1]), column)
     where = np.searchsorted(edge, time, side="right") - 1
@@ -386,8 +387,8 @@ def _add_plain(
     key = (event[kept] * len(edge) + where[kept]) * len(column) + unit[kept]
     key, count = np.unique(key, return_counts=True)
     cell = key % (len(edge) * len(column))
-    np.add.at(total.reshape(-1), cell, count)
-    np.add.at(square.reshape(-1), cell, count**2)
+    for own, added in zip(sums, (count, count**2), strict=True):
+        np.add.at(own.reshape(-1), cell, added)
 
 
 def _spikes_around(
@@ -403,11 +404,22 @@ def _spikes_around(
     return found.time[kept] - at[event], found.unit[kept], event
 
 
+def _joined(parts: list[Ticks]) -> Ticks:
+    """Along the units; new memory costs as much as the sums."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
 def _rate_and_sem(
     n: Ticks, total: Ticks, square: Ticks, width: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """NaN where there is no event, or too few: there the sums are 0, and so is what divides."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(n > 0, total / n / width, np.nan)
-        spread = n * square - total**2  # whole numbers: n² times the variance
-        sem = np.where(n > 1, np.sqrt(spread / (n - 1)) / n / width, np.nan)
+        rate = total / n
+        rate /= width
+        spread = n * square  # whole numbers: n² times the variance
+        spread -= total * total
+        sem = spread / (n - 1)
+        np.sqrt(sem, out=sem)
+        sem /= n
+        sem /= width
     return rate, sem

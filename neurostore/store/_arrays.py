@@ -8,14 +8,21 @@ leads to a whole chunk of another place, the two differ.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import google_crc32c
+import numpy as np
 import zarr
+from numpy.typing import NDArray
+from pcodec import standalone
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.core.sync import sync
 from zarr.registry import register_pipeline
 from zarr.storage import WrapperStore
 
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype, NDBuffer
     from zarr.core.indexing import SelectorTuple
 
+Kept = TypeVar("Kept")
+
+_TOGETHER = 64
+"""Chunks that are on their way at once."""
 CHECKSUMS = "chunk_crc32c"
 """Attribute of an array: the last four bytes of every chunk, in hexadecimal and C order."""
 
@@ -40,20 +51,24 @@ class _Found:
     getter: Any
 
     async def get(self, prototype: BufferPrototype, byte_range: Any = None) -> Buffer:
-        try:
-            buffer: Buffer | None = await self.getter.get(prototype, byte_range)
-        except StoreError:
-            raise
-        except BaseException as error:
-            pass_on(error)
-            raise wrap(self.where, error) from error
-        if buffer is None:
-            raise DamagedError(f"Chunk {self.where} is not found. {WAY_OUT}")
-        return buffer
+        return await _found(self.where, self.getter.get(prototype, byte_range))
 
     @property
     def where(self) -> str:
         return str(getattr(self.getter, "path", self.getter))
+
+
+async def _found(where: str, asked: Awaitable[Buffer | None]) -> Buffer:
+    try:
+        buffer = await asked
+    except StoreError:
+        raise
+    except BaseException as error:
+        pass_on(error)
+        raise wrap(where, error) from error
+    if buffer is None:
+        raise DamagedError(f"Chunk {where} is not found. {WAY_OUT}")
+    return buffer
 
 
 class DamagePipeline(BatchedCodecPipeline):
@@ -96,13 +111,65 @@ class Chunks(WrapperStore[Any]):
         buffer: Buffer | None = await self._store.get(key, prototype, byte_range)
         end = self._ends.get(key)
         if buffer is not None and byte_range is None and end is not None:
-            found = buffer[-4:].to_bytes() if len(buffer) else b""
-            if found != end:
-                raise DamagedError(
-                    f"Chunk {key} is not the one that was written: crc32c {found.hex()}, expected "
-                    f"{end.hex()}. {WAY_OUT}"
-                )
+            _refuse_another(key, buffer[-4:].to_bytes() if len(buffer) else b"", end)
         return buffer
+
+
+def _refuse_another(key: str, found: bytes, end: bytes) -> None:
+    if found != end:
+        raise DamagedError(
+            f"Chunk {key} is not the one that was written: crc32c {found.hex()}, expected "
+            f"{end.hex()}. {WAY_OUT}"
+        )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A chunk of PCodec and crc32c alone: how it ends (empty where nothing is known of it)."""
+
+    key: str
+    end: bytes
+    rows: int
+    dtype: np.dtype[Any]
+
+    def decode(self, chunk: bytes) -> NDArray[Any]:
+        """Its values (rows,)."""
+        if self.end:
+            _refuse_another(self.key, chunk[-4:], self.end)
+        made, content = np.empty(self.rows, self.dtype), chunk[:-4]
+        try:
+            if google_crc32c.value(content) != int.from_bytes(chunk[-4:], "little"):
+                raise ValueError("its checksum is another")
+            done = standalone.simple_decompress_into(content, made)
+            if not done.finished or done.n_processed != self.rows:
+                raise ValueError(f"it does not hold {self.rows:,} values")
+        except BaseException as error:
+            pass_on(error)
+            raise wrap(self.key, error) from error
+        return made
+
+
+def read_packed(
+    store: ZarrStore, chunks: Sequence[Packed], keep: Callable[[int, NDArray[Any]], Kept]
+) -> list[Kept]:
+    """What is kept of each chunk; all are asked for at once, and decoded as they come.
+
+    Parameters
+    ----------
+    keep : callable
+        Called with a chunk's place among `chunks` and its values.
+    """
+
+    async def one(place: int, chunk: Packed, some: asyncio.Semaphore) -> Kept:
+        async with some:
+            found = await _found(chunk.key, store.get(chunk.key, default_buffer_prototype()))
+            return keep(place, chunk.decode(found.to_bytes()))
+
+    async def every() -> list[Kept]:
+        some = asyncio.Semaphore(_TOGETHER)
+        return await asyncio.gather(*(one(*each, some) for each in enumerate(chunks)))
+
+    return sync(every())
 
 
 class Ends(WrapperStore[Any]):
@@ -137,6 +204,8 @@ def open_array(
         try:
             known = Chunks(store, ends) if ends else store
             return zarr.open_array(known, path=path, mode="r", zarr_format=3)
+        except StoreError:
+            raise
         except BaseException as error:
             pass_on(error)
             raise wrap(path, error) from error

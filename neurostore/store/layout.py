@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import zarr
@@ -38,6 +39,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from zarr.codecs.numcodecs import PCodec
 
+Kept = TypeVar("Kept")
+
 DENSE_ROWS = 64
 """Rows in a chunk of dense activity (time, channel)."""
 _RUN = 1 << 25
@@ -48,6 +51,7 @@ CODECS = {
     "numcodecs.pcodec",
 }
 _DTYPE = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
+_PACKED = ["numcodecs.pcodec", "crc32c"]
 _PCODEC = ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")
 
 
@@ -92,7 +96,7 @@ def write_table(
 ) -> dict[str, JSON]:
     """Write a table below the session at `path`; gives its entry in the session's row."""
     where = f"{path}/{table_path(table.name)}"
-    for parent in _between(path, where):
+    for parent in between(path, where):
         put_group(store, parent, {}, only_if_absent=True)
     put_group(store, where, {"name": table.name, "contract": table.contract, **table.attrs})
     arrays: dict[str, JSON] = {}
@@ -160,7 +164,8 @@ def _runs(values: Values, rows: int) -> Iterable[tuple[int, NDArray[Any]]]:
         yield first, np.ascontiguousarray(values[first : first + step])  # as codecs need it
 
 
-def _between(path: str, where: str) -> list[str]:
+def between(path: str, where: str) -> list[str]:
+    """The groups between the one at `path` and the one at `where` below it, outermost first."""
     parts = where.removeprefix(path + "/").split("/")[:-1]
     return [f"{path}/{'/'.join(parts[: k + 1])}" for k in range(len(parts))]
 
@@ -190,6 +195,8 @@ def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
     key = f"{path}/zarr.json".lstrip("/")
     try:
         buffer = sync(store.get(key, default_buffer_prototype()))
+    except StoreError:
+        raise
     except BaseException as error:
         _damage.pass_on(error)
         raise _damage.wrap(key, error) from error
@@ -212,6 +219,8 @@ def children(store: ZarrStore, path: str) -> list[str]:
     _fork.check()
     try:
         return sorted(name for name in sync(collect()) if name != "zarr.json")
+    except StoreError:
+        raise
     except BaseException as error:
         _damage.pass_on(error)
         raise _damage.wrap(path, error) from error
@@ -255,6 +264,8 @@ class StoredArray:
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     checksums: str = field(default="", repr=False)
+    packed: bool = field(default=False, repr=False)
+    """Whether its chunks are PCodec and crc32c alone, along one axis."""
 
     @property
     def ndim(self) -> int:
@@ -264,22 +275,27 @@ class StoredArray:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         _fork.check()
         try:
-            return np.asarray(self._array().oindex[key])
+            return np.asarray(self._array.oindex[key])
         except (StoreError, IndexError):
             raise
         except BaseException as error:
             _damage.pass_on(error)
             raise _damage.wrap(self.path, error) from error
 
+    def chunk(self, number: int) -> _arrays.Packed:
+        """A chunk of a packed array."""
+        key = f"{self.path}/c/{number}"
+        return _arrays.Packed(key, self._ends.get(key, b""), self.chunks[0], self.dtype)
+
+    @cached_property
+    def _ends(self) -> dict[str, bytes]:
+        ends = bytes.fromhex(self.checksums)
+        keys = chunk_keys(self.path, self.shape, self.chunks) if ends else ()
+        return {key: ends[4 * k : 4 * k + 4] for k, key in enumerate(keys)}
+
+    @cached_property
     def _array(self) -> zarr.Array[Any]:
-        opened: zarr.Array[Any] | None = self.__dict__.get("opened")
-        if opened is None:
-            ends = bytes.fromhex(self.checksums)
-            keys = chunk_keys(self.path, self.shape, self.chunks) if ends else ()
-            known = {key: ends[4 * k : 4 * k + 4] for k, key in enumerate(keys)}
-            opened = _arrays.open_array(self.store, self.path, known)
-            self.__dict__["opened"] = opened
-        return opened
+        return _arrays.open_array(self.store, self.path, self._ends)
 
     def chunk_digests(self) -> str:
         """The digest of its content, computed from the stored chunks."""
@@ -288,6 +304,34 @@ class StoredArray:
         for first in range(0, self.shape[0], rows):
             total.update(chunk_digest(self[first : first + rows]))
         return total.hexdigest()
+
+
+def keep_chunks(
+    chunks: Sequence[tuple[StoredArray, int]], keep: Callable[[int, NDArray[Any]], Kept]
+) -> list[Kept]:
+    """What is kept of the rows of chunks along the first axis; all are asked for at once.
+
+    Parameters
+    ----------
+    chunks : sequence of (StoredArray, int)
+        Arrays of one store, and numbers of their chunks.
+    keep : callable
+        Called with a chunk's place among `chunks` and its rows.
+    """
+    if not all(array.packed for array, _ in chunks):
+        runs = [(array, number * array.chunks[0]) for array, number in chunks]
+        return [keep(k, one[row : row + one.chunks[0]]) for k, (one, row) in enumerate(runs)]
+    _fork.check()
+
+    def cut(place: int, values: NDArray[Any]) -> Kept:
+        array, number = chunks[place]
+        return keep(place, values[: array.shape[0] - number * array.chunks[0]])
+
+    return (
+        _arrays.read_packed(chunks[0][0].store, [a.chunk(n) for a, n in chunks], cut)
+        if chunks
+        else []
+    )
 
 
 def read_table(store: ZarrStore, path: str, name: str, entry: Mapping[str, Any]) -> Table:
@@ -327,7 +371,8 @@ def _column(store: ZarrStore, where: str, name: str, document: Mapping[str, Any]
     attrs.pop("name", None)
     ends = attrs.pop(_arrays.CHECKSUMS, "")
     chunks = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    array = StoredArray(store, path, tuple(document["shape"]), dtype, chunks, ends)
+    packed = len(chunks) == 1 and list(_codec_names(document["codecs"])) == _PACKED
+    array = StoredArray(store, path, tuple(document["shape"]), dtype, chunks, ends, packed)
     return Column(tuple(document["dimension_names"]), array, attrs)
 
 

@@ -334,8 +334,7 @@ class Session:
 
     def events(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Events:
         """Spikes of all units in windows [start, stop) ticks, (window,) each, which may overlap."""
-        ends = zip(start.tolist(), stop.tolist(), strict=True)
-        pieces = [self.between(first, last) for first, last in ends]
+        pieces = self.pieces(start, stop)
         window = np.repeat(np.arange(len(pieces)), [len(time) for time, _ in pieces])
         if not pieces:
             none = np.zeros(0, dtype=np.int64)
@@ -543,27 +542,44 @@ class Session:
 
     def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Ticks and rows of units of the spikes in [start, stop) ticks, (spike,) each."""
+        return self.pieces(np.array([start]), np.array([stop]))[0]
+
+    def pieces(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64]
+    ) -> list[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """As `between`, of every window [start, stop) (window,); read together."""
         low, high = self._all_ticks()
-        start, stop, packed = max(start, low), min(stop, high), self.packed
-        if packed is not None:
-            return packed.between(start, stop)
-        first, last = self._rows(start, stop)
-        return self._piece("time", first, last), self._piece("unit", first, last)
+        start, stop = np.maximum(start, low), np.minimum(stop, high)
+        ends = list(zip(start.tolist(), stop.tolist(), strict=True))
+        if (packed := self.packed) is not None:
+            return [packed.between(*pair) for pair in ends]
+        said: Any = self._spikes.attrs["block"]
+        first, length, last = int(said["start"]), int(said["length"]), len(self._blocks) - 1
+        begin = self._blocks[np.clip((start - first) // length, 0, last)].tolist()
+        end = self._blocks[np.clip(-((first - stop) // length), 0, last)].tolist()
+        rows = list(zip(begin, end, strict=True))
+        found = zip(*self._columns(("time", "unit"), rows), ends, strict=True)
+        return [
+            (time[(some := slice(*np.searchsorted(time, pair)))], unit[some])
+            for time, unit, pair in found
+        ]
 
     def _all_ticks(self) -> tuple[int, int]:
         return self.bounds or (-(2**62), 2**62)
 
+    def _columns(
+        self, names: Sequence[str], rows: Sequence[tuple[int, int]]
+    ) -> list[list[NDArray[Any]]]:
+        """Rows [first, stop) of columns of spikes, one array a pair; read together."""
+        columns: dict[str, Any] = {name: self._spikes.columns[name].values for name in names}
+        return self._chunks.get(columns, rows)
+
+    def _pieces(self, column: str, rows: Sequence[tuple[int, int]]) -> list[NDArray[Any]]:
+        """Rows [first, stop) of one column."""
+        return self._columns((column,), rows)[0]
+
     def _piece(self, column: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop) of a column of spikes, by decoded chunks that are kept a while."""
-        values = self._spikes.columns[column].values
-        parts = []
-        for chunk in range(start // CHUNK, -(-stop // CHUNK)):
-            base = chunk * CHUNK
-            whole = self._chunks.get((column, chunk), values, slice(base, base + CHUNK))
-            parts.append(whole[max(start - base, 0) : stop - base])
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.zeros(0, values.dtype)
+        return self._pieces(column, [(start, stop)])[0]
 
     def _bin(self, edges: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts (unit, bin) of all units between bin edges in ticks."""

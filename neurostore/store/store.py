@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,9 @@ from neurostore.splits import Part, Split
 from neurostore.store import _catalogue, _presented, _splits, _stimuli, _stored_stimulus
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._format import FORMAT, session_path
-from neurostore.store._repository import Repository
+from neurostore.store._forms import Form, open_form
 from neurostore.store.session import Session
-from neurostore.store.urls import parse
+from neurostore.store.urls import Place, apart, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
     from neurostore.store._local import Catalogue
-    from neurostore.store._versions import Commit, IcechunkVersions
+    from neurostore.store._versions import Commit, Versions
+    from neurostore.store.release import Published
     from neurostore.store.transaction import Transaction
 
 
@@ -67,8 +68,8 @@ def open(
     Parameters
     ----------
     url : str or Path
-        A local folder or ``memory://name``; object stores, and several URLs as one catalogue, are
-        refused so far.
+        A repository in a local folder or ``memory://name``; ``url@tag`` at a tag. Or a release at
+        any URL that fsspec knows. Several URLs as one catalogue are refused so far.
     snapshot : str, optional
         A tag, or a snapshot id or its unique start; the store is then read only.
     storage_options : mapping, optional
@@ -80,13 +81,13 @@ def open(
     """
     if not isinstance(url, (str, Path)):
         raise UsageError(f"One store opens at a time so far, found {len(url)} URLs.")
-    place = parse(url)
-    if storage_options:
-        raise UsageError(f"{place.url} takes no storage options, found {sorted(storage_options)}.")
-    repository = Repository.open(place)
-    if snapshot is None:
-        return Store(repository, repository.head())
-    return Store(repository, repository.versions.resolve(snapshot), pinned=True)
+    text, tag = apart(url)
+    if tag is not None and snapshot is not None:
+        raise UsageError(f"{url} names the tag {tag!r}, and snapshot={snapshot!r} is given too.")
+    form, ref = open_form(parse(text, storage_options)), tag or snapshot
+    if ref is None:
+        return Store(form, form.head())
+    return Store(form, form.versions.resolve(ref), pinned=True)
 
 
 class Store:
@@ -98,13 +99,13 @@ class Store:
 
     def __init__(
         self,
-        repository: Repository,
+        form: Form,
         snapshot: str,
         *,
         pinned: bool = False,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self._repository = repository
+        self._form = form
         self.pinned = pinned
         self._see(snapshot, catalogue)
 
@@ -112,7 +113,7 @@ class Store:
         self.snapshot = snapshot
         for cached in ("zarr", "_commit", "split_rows", "stimulus_rows"):
             self.__dict__.pop(cached, None)
-        self._catalogue = catalogue or self._repository.cached(snapshot)
+        self._catalogue = catalogue or self._form.cached(snapshot)
         if self._catalogue is None:
             self._check_format()
 
@@ -135,11 +136,11 @@ class Store:
     @property
     def url(self) -> str:
         """Where it lies."""
-        return self._repository.place.url
+        return self._form.place.url
 
     @property
-    def _versions(self) -> IcechunkVersions:
-        return self._repository.versions
+    def _versions(self) -> Versions:
+        return self._form.versions
 
     @cached_property
     def zarr(self) -> ZarrStore:
@@ -157,7 +158,7 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.url.startswith("memory://"):
             raise UsageError(f"{self.url} lies in this process and cannot go to another one.")
-        return _reopen, (self.url, self.snapshot, self.pinned)
+        return _reopen, (self._form.place, self.snapshot, self.pinned)
 
     def __repr__(self) -> str:
         return f"<Store {self.url} at {self.snapshot}: {self._total['sessions']} sessions>"
@@ -185,12 +186,12 @@ class Store:
     def rows(self) -> list[dict[str, Any]]:
         """The catalogue's rows as they are kept with the sessions, checked."""
         if self._catalogue is None:  # another process may have read it meanwhile
-            self._catalogue = self._repository.cached(self.snapshot) or self._read_all()
+            self._catalogue = self._form.cached(self.snapshot) or self._read_all()
         return self._catalogue.rows
 
     def _read_all(self) -> Catalogue:
         sessions = _catalogue.read_all(self.zarr, self._total)
-        return self._repository.keep(self.snapshot, sessions)
+        return self._form.keep(self.snapshot, sessions)
 
     def sessions(self, where: str | None = None) -> pd.DataFrame:
         """The catalogue: one row a session.
@@ -326,16 +327,16 @@ class Store:
 
     def at(self, ref: str) -> Store:
         """The store as it was at a tag or snapshot; read only."""
-        return Store(self._repository, self._versions.resolve(ref), pinned=True)
+        return Store(self._form, self._versions.resolve(ref), pinned=True)
 
     def pin(self) -> Store:
         """The store at the snapshot it shows now, for good; read only."""
-        return Store(self._repository, self.snapshot, pinned=True, catalogue=self._catalogue)
+        return Store(self._form, self.snapshot, pinned=True, catalogue=self._catalogue)
 
     def refresh(self) -> Store:
         """Move on to the newest snapshot; gives the store itself."""
         if not self.pinned:
-            self._see(self._repository.head())
+            self._see(self._form.head())
         return self
 
     def transaction(self, message: str, *, codecs: str = "default") -> Transaction:
@@ -357,6 +358,62 @@ class Store:
 
         return Transaction(self, message, codecs)
 
+    def publish(
+        self,
+        target: str | Path,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        title: str = "",
+        licence: str = "",
+        citation: str = "",
+        files: Mapping[str, bytes] | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Published:
+        """Write this snapshot as a release: a plain Zarr v3 tree with manifests, read by `open`.
+
+        A publish that was stopped goes on where it was, and ends in the same bytes. All that is
+        written is read back.
+
+        Parameters
+        ----------
+        target : str or Path
+            An empty place: a folder, a bucket, or any fsspec URL that can be written.
+        storage_options : mapping, optional
+            As fsspec takes them.
+        title, licence, citation : str
+            What ``release.json`` says of the release.
+        files : mapping, optional
+            Further files by path, whose digests the catalogue keeps; without it
+            ``croissant.json``, ``ro-crate-metadata.json``, what they speak of, and the cards.
+        dry_run : bool
+            Say how much would be written, and write nothing.
+        progress : callable, optional
+            Called with the bytes that are done and those there are in all.
+
+        Raises
+        ------
+        UsageError
+            Where something else is there, the release of another snapshot among it.
+        DamagedError
+            Where the store is not what was written.
+        StoreError
+            Where the target cannot be written, or reads otherwise than it was written.
+        """
+        from neurostore.store.release import publish
+
+        return publish(
+            self,
+            str(target),
+            storage_options,
+            title=title,
+            licence=licence,
+            citation=citation,
+            files=files,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
         """Every table of the sessions through both gates; splits and stimuli too without `ids`.
 
@@ -376,8 +433,8 @@ class Store:
         return {one["id"]: _stimuli.validate(self.zarr, one) for one in self.stimulus_rows}
 
 
-def _reopen(url: str, snapshot: str, pinned: bool) -> Store:
-    return Store(Repository.open(parse(url)), snapshot, pinned=pinned)
+def _reopen(place: Place, snapshot: str, pinned: bool) -> Store:
+    return Store(open_form(place), snapshot, pinned=pinned)
 
 
 def _unit_frame(session: Session) -> pd.DataFrame:

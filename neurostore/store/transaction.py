@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from itertools import islice
@@ -161,6 +161,23 @@ class Transaction:
             known = [str(row["id"]) for row in self._store.rows]
             raise NotFoundError("session", session, known, self._store.url)
         self._updates.setdefault(session, {})[table.name] = table
+
+    def copy(self, id: str, path: str, write: Callable[[ZarrStore], Mapping[str, Any]]) -> None:
+        """Put what `write` writes as it is, below `path`, and whose row it gives.
+
+        Raises
+        ------
+        UsageError
+            Where there is one of this id.
+        """
+        if self._touch(id, path) is not None:
+            raise UsageError(f"{id} is in the store already.")
+        try:
+            self._rows[id] = write(self._draft.below(path))
+        except BaseException:
+            self._over = "failed half-way through a write"
+            raise
+        self._changes[id] = "put"
 
     def delete(self, session: str) -> None:
         """Take a session out of the next snapshot; older ones keep it."""

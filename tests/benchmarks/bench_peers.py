@@ -35,7 +35,8 @@ def results() -> dict[str, Any]:
     scripts = FOLDER / "scripts"
     shutil.copytree(HARNESS, scripts, dirs_exist_ok=True)
     (scripts / "logs").mkdir(exist_ok=True)
-    shutil.copy(Path(__file__).with_name("neurostore_peer.py"), scripts)
+    for own in ("neurostore_peer.py", "cold_windows.py"):
+        shutil.copy(Path(__file__).with_name(own), scripts)
     library = scripts / "peers_lib.py"
     library.write_text((HARNESS / "peers_lib.py").read_text() + "\nimport neurostore_peer\n")
     (scripts / "results.json").unlink(missing_ok=True)
@@ -59,13 +60,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(script: str, *arguments: str) -> None:
-    """One stage of the harness."""
+def run(script: str, *arguments: str) -> str:
+    """What one stage of the harness prints."""
     command = [sys.executable, "-W", "ignore", script, *arguments]
     done = subprocess.run(
         command, cwd=FOLDER / "scripts", env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
 
 
 def neurostore_cache(store: Path) -> None:
@@ -102,6 +104,19 @@ def bench_opening_and_cold_windows(results: dict[str, Any]) -> None:
         opened = statistics.median(one["t"] for one in found["open_cold"])
         cold = statistics.median(one["t"] for one in found["counts_cold"])
         print(f"{peer:28} opens in {opened:.3f} s, first 100 windows in {cold * 1000:.0f} ms")
+
+
+def bench_cold_windows_in_one_call(results: dict[str, Any]) -> None:
+    """Fresh processes taking turns: 100 windows without a cache, the rival one after another."""
+    taken: dict[str, list[float]] = {RIVAL: [], DIRECT: []}
+    for round in range(7):
+        for peer, found in taken.items():
+            found.append(float(run("cold_windows.py", peer, str(round)).split()[-1]))
+    rival, ours = (statistics.median(found) for found in taken.values())
+    print(
+        f"100 cold windows without a cache: {RIVAL} {rival:.0f} ms, {OURS} in one call {ours:.0f} "
+        f"ms, {rival / ours:.2f} of its speed"
+    )
 
 
 def bench_size_and_ingest(results: dict[str, Any]) -> None:

@@ -92,6 +92,9 @@ class NeurostoreDirect(Neurostore):
     def path(self):
         return super().path().parent / "neurostore"
 
+    def many_counts(self, sid, starts):
+        return self.count.windows([f"d/{sid}"] * len(starts), starts)["spikes"]
+
 
 PEERS |= {peer.name: peer for peer in (Neurostore, NeurostoreDirect)}
 WRITERS.append("neurostore")

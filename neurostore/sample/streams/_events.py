@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from neurostore.sample._chosen import Chosen, no_spikes
-from neurostore.sample._compiled import Compiled, compiled
+from neurostore.sample._compiled import compiled
 from neurostore.sample.batch import Reason, Values
 from neurostore.sample.dropout import PerUnit
 from neurostore.sample.plan import Address, Ticks, Window
@@ -59,28 +59,24 @@ class _Events:
 
     def read(self, at: Address) -> Values:
         groups = [(row, at.start[place], place) for row, place in at.by_session]
-        found = [self._compiled(row, start) for row, start, _ in groups]
-        fast = [one for one in found if one is not None]
-        if len(fast) < len(found):
-            return by_session(at, self._windows)
+        fast = [compiled(self.sessions[row]) for row, _, _ in groups]
         longest = [
-            one.held(start, self.spans[row])
+            -1 if one is None else one.held_whole(start, self.spans[row])
             for one, (row, start, _) in zip(fast, groups, strict=True)
         ]
+        if min(longest) < 0:  # read without the cache, or not observed throughout
+            return by_session(at, self._windows)
         units = [len(self.sessions[row].ids) for row, _, _ in groups]
         shape, wide = (len(at.start), max(longest)), (len(at.start), max(units))
         time, unit = np.empty(shape, np.float32), np.empty(shape, np.int64)
         reason, lost = np.empty(shape, np.uint8), reasons(wide, Reason.OBSERVED)
+        seen = np.ones(wide, dtype=bool)
         for one, own, (row, start, place) in zip(fast, units, groups, strict=True):
-            one.listed(start, self.spans[row], place, time, unit, reason)
+            if one is not None:
+                one.listed(start, self.spans[row], place, time, unit, reason)
             if own < wide[1]:
-                lost[place, own:] = Reason.NOT_RECORDED
-        return self._named((time, reason), (unit, reason), (lost == 0, lost))
-
-    def _compiled(self, row: int, start: Ticks) -> Compiled | None:
-        """The session for the compiled functions, where it is observed throughout the windows."""
-        fast = compiled(self.sessions[row])
-        return fast if fast is not None and fast.whole(start, self.spans[row]) else None
+                seen[place, own:], lost[place, own:] = False, Reason.NOT_RECORDED
+        return self._named((time, reason), (unit, reason), (seen, lost))
 
     def _windows(self, row: int, start: Ticks) -> Values:
         chosen, stop = self.sessions[row], start + self.spans[row]

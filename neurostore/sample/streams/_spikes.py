@@ -168,10 +168,9 @@ def _count(chosen: Chosen, start: Ticks, edge: Ticks) -> NDArray[np.int32]:
     """Counts (window, unit, bin) between start + edge."""
     units, bins = len(chosen.ids), len(edge) - 1
     made, numbers = np.empty((len(start), units, bins), np.int32), np.arange(bins)
-    for window, first in enumerate(start.tolist()):
-        time, unit = chosen.session.between(first, first + int(edge[-1]))
+    for window, (time, unit) in enumerate(chosen.session.pieces(start, start + edge[-1])):
         column = chosen.column[unit]
-        bin = np.repeat(numbers, np.diff(np.searchsorted(time, first + edge)))
+        bin = np.repeat(numbers, np.diff(np.searchsorted(time, start[window] + edge)))
         if not chosen.every:
             mine = column >= 0
             column, bin = column[mine], bin[mine]

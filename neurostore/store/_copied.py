@@ -1,0 +1,287 @@
+"""A session, a stimulus or a split copied from one store into another: its bytes, each checked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer.cpu import Buffer
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from neurostore.errors import DamagedError, StoreError
+from neurostore.schemas import Column, Table
+from neurostore.store import _catalogue, layout
+from neurostore.store._damage import WAY_OUT, pass_on, wrap
+from neurostore.store._format import digest, segment, table_path
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store as ZarrStore
+
+TOGETHER = 64
+"""Chunks that are on their way at once, at most."""
+HELD = 1 << 28
+"""Bytes that they take when decoded, at most, where it is more than one chunk."""
+
+Moved = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One thing that is copied, as the source's catalogue knows it.
+
+    Attributes
+    ----------
+    id, path : str
+        What people call it, and its group in the tree.
+    row : mapping
+        Its row in the source.
+    tables : tuple of str
+        Those that are copied.
+    clone : mapping or None
+        Where only some of its tables are: what its attributes say of where they are from.
+    """
+
+    id: str
+    path: str
+    row: Mapping[str, Any]
+    tables: tuple[str, ...]
+    clone: Mapping[str, Any] | None = None
+
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Of its row, the tables that are copied."""
+        return {name: self.row["tables"][name] for name in self.tables}
+
+    def __str__(self) -> str:
+        return self.id.lstrip("/")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk on its way: what it is called, where it lies, how it ends, its bytes when decoded."""
+
+    name: str
+    key: str
+    end: bytes
+    size: int
+
+    def check(self, found: Buffer) -> None:
+        """Hold the bytes against their checksum, and that against the one the array keeps.
+
+        Raises
+        ------
+        DamagedError
+        """
+        content, end = memoryview(found.to_bytes()), self.end
+        said = bytes(content[-4:])
+        if said != end:
+            raise DamagedError(
+                f"{self.name} is not the one that was written: crc32c {said.hex()}, expected "
+                f"{end.hex()}. {WAY_OUT}"
+            )
+        counted = google_crc32c.value(bytes(content[:-4])).to_bytes(4, "little")
+        if counted != end:
+            raise DamagedError(
+                f"{self.name} is damaged: its bytes give crc32c {counted.hex()}, expected "
+                f"{end.hex()}. {WAY_OUT}"
+            )
+
+
+def copy(piece: Piece, source: ZarrStore, writer: ZarrStore, moved: Moved) -> dict[str, Any]:
+    """Write a piece through a writer that stands below its path; gives the row it has there.
+
+    Parameters
+    ----------
+    moved : callable
+        Called once something is written, with its bytes and with how many chunks it is: 0 or 1.
+
+    Raises
+    ------
+    DamagedError
+        Where a byte of the source is missing, or is not what was written; names the chunk.
+    """
+    texts = read_documents(piece, source)
+    documents = MemoryStore(dict(texts))
+    attrs = _attributes(piece, documents)
+    coming = list(chunks(piece, documents))
+    own = f"{piece.path}/zarr.json"
+    for key, text in texts.items():
+        if key != own or piece.clone is None:
+            sync(writer.set(key, text))
+            moved(len(text), 0)
+    sync(_transfer(coming, source, writer, moved))
+    row: dict[str, Any] = attrs["row"]
+    if piece.clone is not None:
+        rest = _fewer(piece, attrs)
+        row = _catalogue.make_row(rest, piece.entries, digest([piece.clone, piece.id])[:32])
+        layout.put_group(writer, piece.path, {**rest, "row": row})
+    _compare(piece, writer)
+    return row
+
+
+def size(piece: Piece, source: ZarrStore) -> tuple[int, int]:
+    """How many chunks a piece has, and the bytes that it takes in the source."""
+    texts = read_documents(piece, source)
+    coming = list(chunks(piece, MemoryStore(dict(texts))))
+    sizes = sync(_sizes(coming, source))
+    return len(coming), sum(map(len, texts.values())) + sum(sizes)
+
+
+def _attributes(piece: Piece, documents: ZarrStore) -> dict[str, Any]:
+    """Attributes of the group in the tree, which are those that the catalogue speaks of."""
+    attrs = _catalogue.read_attrs(documents, piece.path)
+    if attrs is None or attrs["row"]["checksum"] != piece.row["checksum"]:
+        raise DamagedError(f"{piece} in the tree is not the one of the catalogue. {WAY_OUT}")
+    return attrs
+
+
+def _fewer(piece: Piece, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a session of which some tables are copied.
+
+    It has no source key: the file it was read from, read again, is not the same session.
+    """
+    rest = {key: value for key, value in attrs.items() if key != "row"}
+    kept = {"", *piece.tables}
+    rest["findings"] = [one for one in rest["findings"] if one["table"] in kept]
+    rest["lineage"] = {name: one for name, one in rest["lineage"].items() if name in kept}
+    return {**rest, "source_key": "", "clone": dict(piece.clone or {})}
+
+
+# ---- documents
+
+
+def read_documents(piece: Piece, source: ZarrStore) -> dict[str, Buffer]:
+    """Every document of a piece by key, as bytes; none is missing."""
+    paths = [piece.path]
+    for name, entry in piece.entries.items():
+        where = f"{piece.path}/{table_path(name)}"
+        paths += [*layout.between(piece.path, where), where]
+        paths += [f"{where}/{segment(column)}" for column in entry["arrays"]]
+    keys = [f"{path}/zarr.json" for path in dict.fromkeys(paths)]
+    named = [(f"{piece}: the document {key}", key) for key in keys]
+    return dict(zip(keys, sync(_get_all(named, source)), strict=True))
+
+
+async def _get_all(named: list[tuple[str, str]], source: ZarrStore) -> list[Buffer]:
+    some = asyncio.Semaphore(TOGETHER)
+
+    async def one(name: str, key: str) -> Buffer:
+        async with some:
+            return await _get(name, key, source)
+
+    return await _together(one(*each) for each in named)
+
+
+async def _get(name: str, key: str, source: ZarrStore) -> Buffer:
+    try:
+        found = await source.get(key, default_buffer_prototype())
+    except StoreError:
+        raise
+    except BaseException as error:
+        pass_on(error)
+        raise wrap(name, error) from error
+    if found is None:
+        raise DamagedError(f"{name} is not found. {WAY_OUT}")
+    return Buffer.from_bytes(found.to_bytes())
+
+
+# ---- chunks
+
+
+def chunks(piece: Piece, documents: ZarrStore) -> Iterator[Chunk]:
+    """Every chunk of the tables of a piece, as their documents say, which are checked first."""
+    for name, entry in piece.entries.items():
+        table = layout.read_table(documents, piece.path, name, entry)
+        for column, held in table.columns.items():
+            yield from _of_array(f"{name}/{column} of {piece}", held, documents)
+
+
+def _of_array(name: str, column: Column, documents: ZarrStore) -> Iterator[Chunk]:
+    array: Any = column.values
+    grid = [-(-length // chunk) for length, chunk in zip(array.shape, array.chunks, strict=True)]
+    ends = bytes.fromhex(array.checksums)
+    if len(ends) != 4 * prod(grid):
+        raise DamagedError(
+            f"{name} has {prod(grid):,} chunks and {len(ends) // 4:,} checksums of them. {WAY_OUT}"
+        )
+    codecs = (layout.get_document(documents, array.path) or {})["codecs"]
+    if codecs[-1]["name"] != "crc32c":
+        raise StoreError(
+            f"{name} has no crc32c behind its other codecs, so that its chunks cannot be checked. "
+            "Write it again with this package."
+        )
+    held = prod(array.chunks) * max(1, getattr(array.dtype, "itemsize", 1))
+    for k, key in enumerate(layout.chunk_keys(array.path, array.shape, array.chunks)):
+        number = key.removeprefix(f"{array.path}/c/")
+        yield Chunk(f"Chunk {number} of {name}", key, ends[4 * k : 4 * k + 4], held)
+
+
+async def _transfer(
+    coming: list[Chunk], source: ZarrStore, writer: ZarrStore, moved: Moved
+) -> None:
+    """Bring chunks over, many at once; each is checked before it is written."""
+    largest = max((one.size for one in coming), default=1)
+    some = asyncio.Semaphore(max(1, min(TOGETHER, HELD // largest)))
+
+    async def one(chunk: Chunk) -> None:
+        async with some:
+            found = await _get(chunk.name, chunk.key, source)
+            chunk.check(found)
+            await writer.set(chunk.key, found)
+            moved(len(found), 1)
+
+    await _together(map(one, coming))
+
+
+async def _sizes(coming: list[Chunk], source: ZarrStore) -> list[int]:
+    some = asyncio.Semaphore(TOGETHER)
+
+    async def one(chunk: Chunk) -> int:
+        async with some:
+            try:
+                return await source.getsize(chunk.key)
+            except FileNotFoundError as error:
+                raise DamagedError(f"{chunk.name} is not found. {WAY_OUT}") from error
+
+    return await _together(map(one, coming))
+
+
+async def _together(tasks: Iterable[Any]) -> list[Any]:
+    """What each one gives; the first error ends the others before it is raised."""
+    running = [asyncio.ensure_future(one) for one in tasks]
+    try:
+        return list(await asyncio.gather(*running))
+    except BaseException:
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        raise
+
+
+# ---- afterwards
+
+
+def _compare(piece: Piece, written: ZarrStore) -> None:
+    """Hold what was written, decoded, against the digests of its tables."""
+    found = []
+    for name, entry in piece.entries.items():
+        table = layout.read_table(written, piece.path, name, entry)
+        said = {key: entry[key] for key in ("contract", "rows", "arrays", "metadata")}
+        if digest(said) != entry["digest"]:
+            raise DamagedError(f"The digest of {name} of {piece} is another. {WAY_OUT}")
+        found += [(table, column, entry["arrays"][column]) for column in entry["arrays"]]
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(lambda one: _same_content(piece, *one), found))
+
+
+def _same_content(piece: Piece, table: Table, column: str, expected: str) -> None:
+    values: Any = table.columns[column].values
+    if values.chunk_digests() != expected:
+        raise DamagedError(f"{table.name}/{column} of {piece} is not what was written. {WAY_OUT}")
