@@ -103,7 +103,7 @@ def test_only_the_chunks_of_the_frames_asked_for_are_read(store):
     assert flat.chunks[0] == 1
     keys = []
     found = store.stimulus("large").frames
-    opened = found.flat._array().store
+    opened = found.flat._array.store
     kept = type(opened).get
 
     async def noted(self, key, *arguments, **more):
