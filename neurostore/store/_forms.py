@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from neurostore.errors import NotFoundError, UsageError
@@ -47,14 +48,15 @@ def open_form(place: Place) -> Form:
     ------
     NotFoundError, StoreError, UsageError
     """
-    if is_repository(place):
-        return Repository.open(place)
+    nowhere = place.kind == "local" and not Path(place.path).is_dir()
+    if nowhere or is_repository(place):
+        return Repository.open(place)  # which says what there is beside it
     from neurostore.store.release import Release
 
     if (release := Release.found(place)) is not None:
         return release
     if place.kind in ("local", "memory"):
-        return Repository.open(place)  # which says what there is beside it
+        return Repository.open(place)
     if place.kind == "bucket":
         raise UsageError(
             f"Repositories open from local folders and memory:// so far, and {place.url} holds no "
