@@ -99,7 +99,8 @@ def test_a_mistyped_session_is_answered_with_the_nearest(capsys, lab):
     assert len(err.splitlines()) == 1
 
 
-def test_exit_codes_tell_refused_from_usage_from_failed(capsys, lab, tmp_path):
+def test_exit_codes_tell_refused_from_usage_from_failed(capsys, lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     bad = tmp_path / "bad.nwb"
     bad.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
     assert run(capsys, "create", lab)[0] == 2
@@ -107,6 +108,7 @@ def test_exit_codes_tell_refused_from_usage_from_failed(capsys, lab, tmp_path):
     assert run(capsys, "sessions", lab, "--where", "n_units >")[0] == 2
     assert run(capsys, "create", tmp_path / "lab")[0] == 0
     assert run(capsys, "create", "s3://bucket/lab")[0] == 2
+    assert not (tmp_path / "s3:").exists()
     code, _, err = run(capsys, "ingest", tmp_path / "lab", bad)
     assert code == 1
     assert "git-LFS pointer" in err

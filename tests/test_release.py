@@ -142,7 +142,9 @@ def test_plain_zarr_opens_the_tree(folder, store):
 def test_the_files_hash_to_what_the_format_says(folder, store):
     release = neurostore.open(folder)._form
     said, listing = json.loads((folder / RELEASE).read_bytes()), release.listing
-    named = [CATALOGUE, "cards/mice.toml"] + [f"manifests/{node}.json" for node in listing.nodes]
+    told = ["croissant.json", "ro-crate-metadata.json", "sessions.json", "units.json"]
+    named = [CATALOGUE, "cards/mice.toml", *told]
+    named += [f"manifests/{node}.json" for node in listing.nodes]
     assert len(listing.nodes) == 5
     found = sorted([path, Bytes.of((folder / path).read_bytes()).sha256] for path in named)
     assert said["merkle_root"] == digest(found)

@@ -8,7 +8,6 @@ leads to a whole chunk of another place, the two differ.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from zarr.storage import WrapperStore
 
 from neurostore.errors import DamagedError, StoreError
 from neurostore.store._damage import WAY_OUT, pass_on, wrap
+from neurostore.store._together import together
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteGetter, ByteRequest
@@ -111,15 +111,41 @@ class Chunks(WrapperStore[Any]):
         buffer: Buffer | None = await self._store.get(key, prototype, byte_range)
         end = self._ends.get(key)
         if buffer is not None and byte_range is None and end is not None:
-            _refuse_another(key, buffer[-4:].to_bytes() if len(buffer) else b"", end)
+            _refuse_another(f"Chunk {key}", buffer[-4:].to_bytes() if len(buffer) else b"", end)
         return buffer
 
 
-def _refuse_another(key: str, found: bytes, end: bytes) -> None:
+def _refuse_another(name: str, found: bytes, end: bytes) -> None:
     if found != end:
         raise DamagedError(
-            f"Chunk {key} is not the one that was written: crc32c {found.hex()}, expected "
-            f"{end.hex()}. {WAY_OUT}"
+            f"{name} is not the one that was written: crc32c {found.hex()}, expected {end.hex()}. "
+            f"{WAY_OUT}"
+        )
+
+
+def check_chunk(name: str, chunk: bytes, end: bytes = b"", *, summed: bool = True) -> None:
+    """Hold the bytes of a stored chunk against their checksum, and that against the array's.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it: "Chunk 0 of ...".
+    end : bytes
+        How it was written to end; empty where nothing is known of it.
+    summed : bool
+        Whether it ends in its crc32c.
+
+    Raises
+    ------
+    DamagedError
+    """
+    if end:
+        _refuse_another(name, chunk[-4:], end)
+    counted = google_crc32c.value(chunk[:-4]).to_bytes(4, "little")
+    if summed and counted != chunk[-4:]:
+        raise DamagedError(
+            f"{name} is damaged: its bytes give crc32c {counted.hex()}, it ends in "
+            f"{chunk[-4:].hex()}. {WAY_OUT}"
         )
 
 
@@ -134,13 +160,10 @@ class Packed:
 
     def decode(self, chunk: bytes) -> NDArray[Any]:
         """Its values (rows,)."""
-        if self.end:
-            _refuse_another(self.key, chunk[-4:], self.end)
-        made, content = np.empty(self.rows, self.dtype), chunk[:-4]
+        check_chunk(f"Chunk {self.key}", chunk, self.end)
+        made = np.empty(self.rows, self.dtype)
         try:
-            if google_crc32c.value(content) != int.from_bytes(chunk[-4:], "little"):
-                raise ValueError("its checksum is another")
-            done = standalone.simple_decompress_into(content, made)
+            done = standalone.simple_decompress_into(chunk[:-4], made)
             if not done.finished or done.n_processed != self.rows:
                 raise ValueError(f"it does not hold {self.rows:,} values")
         except BaseException as error:
@@ -160,16 +183,12 @@ def read_packed(
         Called with a chunk's place among `chunks` and its values.
     """
 
-    async def one(place: int, chunk: Packed, some: asyncio.Semaphore) -> Kept:
-        async with some:
-            found = await _found(chunk.key, store.get(chunk.key, default_buffer_prototype()))
-            return keep(place, chunk.decode(found.to_bytes()))
+    async def one(each: tuple[int, Packed]) -> Kept:
+        place, chunk = each
+        found = await _found(chunk.key, store.get(chunk.key, default_buffer_prototype()))
+        return keep(place, chunk.decode(found.to_bytes()))
 
-    async def every() -> list[Kept]:
-        some = asyncio.Semaphore(_TOGETHER)
-        return await asyncio.gather(*(one(*each, some) for each in enumerate(chunks)))
-
-    return sync(every())
+    return sync(together(one, enumerate(chunks), _TOGETHER))
 
 
 class Ends(WrapperStore[Any]):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.buffer.cpu import Buffer
 from zarr.core.sync import sync
@@ -18,8 +16,10 @@ from zarr.storage import MemoryStore
 from neurostore.errors import DamagedError, StoreError
 from neurostore.schemas import Column, Table
 from neurostore.store import _catalogue, layout
+from neurostore.store._arrays import check_chunk
 from neurostore.store._damage import WAY_OUT, pass_on, wrap
 from neurostore.store._format import digest, segment, table_path
+from neurostore.store._together import together
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -79,19 +79,7 @@ class Chunk:
         ------
         DamagedError
         """
-        content, end = memoryview(found.to_bytes()), self.end
-        said = bytes(content[-4:])
-        if said != end:
-            raise DamagedError(
-                f"{self.name} is not the one that was written: crc32c {said.hex()}, expected "
-                f"{end.hex()}. {WAY_OUT}"
-            )
-        counted = google_crc32c.value(bytes(content[:-4])).to_bytes(4, "little")
-        if counted != end:
-            raise DamagedError(
-                f"{self.name} is damaged: its bytes give crc32c {counted.hex()}, expected "
-                f"{end.hex()}. {WAY_OUT}"
-            )
+        check_chunk(self.name, found.to_bytes(), self.end)
 
 
 def copy(piece: Piece, source: ZarrStore, writer: ZarrStore, moved: Moved) -> dict[str, Any]:
@@ -166,17 +154,8 @@ def read_documents(piece: Piece, source: ZarrStore) -> dict[str, Buffer]:
         paths += [f"{where}/{segment(column)}" for column in entry["arrays"]]
     keys = [f"{path}/zarr.json" for path in dict.fromkeys(paths)]
     named = [(f"{piece}: the document {key}", key) for key in keys]
-    return dict(zip(keys, sync(_get_all(named, source)), strict=True))
-
-
-async def _get_all(named: list[tuple[str, str]], source: ZarrStore) -> list[Buffer]:
-    some = asyncio.Semaphore(TOGETHER)
-
-    async def one(name: str, key: str) -> Buffer:
-        async with some:
-            return await _get(name, key, source)
-
-    return await _together(one(*each) for each in named)
+    found = sync(together(lambda each: _get(*each, source), named, TOGETHER))
+    return dict(zip(keys, found, strict=True))
 
 
 async def _get(name: str, key: str, source: ZarrStore) -> Buffer:
@@ -228,41 +207,24 @@ async def _transfer(
 ) -> None:
     """Bring chunks over, many at once; each is checked before it is written."""
     largest = max((one.size for one in coming), default=1)
-    some = asyncio.Semaphore(max(1, min(TOGETHER, HELD // largest)))
 
     async def one(chunk: Chunk) -> None:
-        async with some:
-            found = await _get(chunk.name, chunk.key, source)
-            chunk.check(found)
-            await writer.set(chunk.key, found)
-            moved(len(found), 1)
+        found = await _get(chunk.name, chunk.key, source)
+        chunk.check(found)
+        await writer.set(chunk.key, found)
+        moved(len(found), 1)
 
-    await _together(map(one, coming))
+    await together(one, coming, max(1, min(TOGETHER, HELD // largest)))
 
 
 async def _sizes(coming: list[Chunk], source: ZarrStore) -> list[int]:
-    some = asyncio.Semaphore(TOGETHER)
-
     async def one(chunk: Chunk) -> int:
-        async with some:
-            try:
-                return await source.getsize(chunk.key)
-            except FileNotFoundError as error:
-                raise DamagedError(f"{chunk.name} is not found. {WAY_OUT}") from error
+        try:
+            return await source.getsize(chunk.key)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{chunk.name} is not found. {WAY_OUT}") from error
 
-    return await _together(map(one, coming))
-
-
-async def _together(tasks: Iterable[Any]) -> list[Any]:
-    """What each one gives; the first error ends the others before it is raised."""
-    running = [asyncio.ensure_future(one) for one in tasks]
-    try:
-        return list(await asyncio.gather(*running))
-    except BaseException:
-        for one in running:
-            one.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        raise
+    return await together(one, coming, TOGETHER)
 
 
 # ---- afterwards

@@ -203,6 +203,10 @@ class IcechunkVersions:
             if cls._memory.setdefault(place.path, entry) is not entry:
                 raise UsageError(f"There is a store at {place.url} already. Open it instead.")
             return _first_commit(entry[0], start, about)
+        if place.kind != "local":
+            raise UsageError(
+                f"Repositories are made in local folders and memory:// so far, found {place.url}."
+            )
         target = Path(place.path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UsageError(_occupied(target))

@@ -384,8 +384,8 @@ class Store:
         title, licence, citation : str
             What ``release.json`` says of the release.
         files : mapping, optional
-            Further files by path, whose digests the catalogue keeps; without it
-            ``croissant.json``, ``ro-crate-metadata.json``, what they speak of, and the cards.
+            Further files by path, whose digests the catalogue keeps, beside ``croissant.json``,
+            ``ro-crate-metadata.json``, what they speak of, and the cards.
         dry_run : bool
             Say how much would be written, and write nothing.
         progress : callable, optional

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
-
 from neurostore.errors import DamagedError
 from neurostore.store import _catalogue, layout
-from neurostore.store._arrays import CHECKSUMS
+from neurostore.store._arrays import CHECKSUMS, check_chunk
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._format import digest, segment, table_path
 from neurostore.store.release._manifest import DOCUMENT
@@ -31,14 +29,7 @@ class Chunk:
         ------
         DamagedError
         """
-        end = data[-4:]
-        if self.end not in (b"", end):
-            raise DamagedError(
-                f"Chunk {key} is not the one that was written: crc32c {end.hex()}, expected "
-                f"{self.end.hex()}. {WAY_OUT}"
-            )
-        if self.summed and google_crc32c.value(data[:-4]) != int.from_bytes(end, "little"):
-            raise DamagedError(f"Chunk {key} has not the checksum it ends in. {WAY_OUT}")
+        check_chunk(f"Chunk {key}", data, self.end, summed=self.summed)
 
 
 def check_node(node: str, texts: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Chunk]:

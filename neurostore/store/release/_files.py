@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -236,22 +236,3 @@ def _texts(options: object) -> Iterator[str]:
     elif isinstance(options, (list, tuple)):
         for value in options:
             yield from _texts(value)
-
-
-async def all_of(
-    work: Callable[[Any], Awaitable[None]], things: list[Any], together: int = 16
-) -> None:
-    """Do something with each thing, so many at a time; stops at the first error."""
-    some = asyncio.Semaphore(together)
-
-    async def one(thing: Any) -> None:
-        async with some:
-            await work(thing)
-
-    tasks = [asyncio.ensure_future(one(thing)) for thing in things]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

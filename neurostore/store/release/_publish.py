@@ -17,9 +17,10 @@ from zarr.core.sync import sync
 from neurostore.errors import DamagedError, StoreError, UsageError
 from neurostore.store import _damage, _fork
 from neurostore.store._format import canonical, session_path
+from neurostore.store._together import together
 from neurostore.store.release._checked import check_node
 from neurostore.store.release._described import release_files
-from neurostore.store.release._files import PART, Files, all_of, files_at
+from neurostore.store.release._files import PART, Files, files_at
 from neurostore.store.release._manifest import (
     CATALOGUE,
     DOCUMENT,
@@ -109,7 +110,7 @@ def publish(
     sync(work.begin(store.snapshot, rows, dry=dry_run))
     if not dry_run:
         listing = sync(work.tree(rows, store._commit))
-        further = dict(_described(store, listing, work.sizes) if files is None else files)
+        further = {**_described(store, listing, work.sizes), **(files or {})}
         listing = replace(listing, files={path: Bytes.of(one) for path, one in further.items()})
         data = listing.to_bytes()
         root = listing.merkle_root(Bytes.of(data))
@@ -240,7 +241,7 @@ class _Publishing:
                     f"{KEY_BYTES:,}. Store it again in smaller chunks."
                 )
 
-        await all_of(one, [key async for key in self.source.list()])
+        await together(one, [key async for key in self.source.list()])
         for key in sizes:
             if _node(key, nodes) is None and not is_document(key):
                 raise StoreError(f"{key} lies below nothing that this version can publish.")
@@ -272,7 +273,7 @@ class _Publishing:
             data = await self._read(key)
             documents[key.removesuffix(DOCUMENT).rstrip("/")] = _text(key, data)
             await self._copy(key, data)
-        await all_of(one, sorted(rows), _NODES)
+        await together(one, sorted(rows), _NODES)
         when = commit.time.isoformat()
         said = {"parent": commit.parent, "time": when, "message": commit.message}
         about = {**said, "metadata": dict(commit.metadata)}
@@ -300,7 +301,7 @@ class _Publishing:
                 found[key] = Bytes.of(data)
                 await self._copy(f"{node}/{key}", data)
 
-        await all_of(one, [key for key in keys if not is_document(key)], _TOGETHER)
+        await together(one, [key for key in keys if not is_document(key)], _TOGETHER)
         own = texts.pop(DOCUMENT)
         manifest = Manifest(node, found, texts).to_bytes()
         _refuse_large(manifest_path(node), manifest)

@@ -12,7 +12,8 @@ from zarr.core.sync import sync
 
 from neurostore.errors import NotFoundError, UsageError
 from neurostore.store import _fork, _local
-from neurostore.store.release._files import Files, all_of, files_at
+from neurostore.store._together import together
+from neurostore.store.release._files import Files, files_at
 from neurostore.store.release._manifest import (
     CATALOGUE,
     DOCUMENT,
@@ -170,7 +171,7 @@ class Tree(Store):
             return f"{path}/".startswith(prefix) or prefix.startswith(f"{path}/")
 
         nodes = [path for path in self._listing.nodes if near(path)]
-        await all_of(self._load, nodes)
+        await together(self._load, nodes)
         for path in self._listing.documents:
             if path not in self._listing.nodes and f"{path}/{DOCUMENT}".lstrip("/").startswith(
                 prefix
