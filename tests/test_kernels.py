@@ -160,6 +160,20 @@ def test_lists_hold_every_spike_of_the_units_asked_for_in_order(
         assert not who[place[w], len(row) :].any()
 
 
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [(30_000, 1), (10**6, 1), (65_536, 1), (390_625, 16), (3 * 2**20, 7), (2**26 - 5, 1)],
+)
+def test_seconds_by_a_product_are_those_by_a_division(above: int, below: int) -> None:
+    span = (2**24 - 1) // below
+    assert _spikes.as_product(span, float(above), float(below))
+    assert not _spikes.as_product(span + below, float(above), float(below))
+    assert not _spikes.as_product(span, 2.0**26, float(below))
+    tick = np.arange(span, dtype=np.float64)
+    product = (tick * (below / above)).astype(np.float32)
+    assert (product == (tick * below / above).astype(np.float32)).all()
+
+
 def test_unit_rows_beyond_16_bits_are_counted_in_64() -> None:
     time = np.array([0, 5, 5, 200_000], np.int64)
     unit = np.array([70_000, 65_536, 1, 99_999], np.uint32)

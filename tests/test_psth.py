@@ -163,6 +163,32 @@ def test_the_kernel_and_numpy_give_the_same_sums(
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_bins_of_thousands_of_spikes_and_events_beyond_a_batch_add_up(tmp_path: Path):
+    rng = np.random.default_rng(5)
+    units = {name: np.sort(rng.uniform(0, 30, n)) for name, n in (("x", 400_000), ("y", 3_000))}
+    made = neurostore.SessionBuilder(dataset="d", session="s", rate=RATE)
+    made.add_units(units)
+    made.add_observed([0, 12, 0], [10, 30, 30], unit=[0, 0, 1])  # a gap that one unit has
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("one") as tx:
+        tx.put(made)
+    kernels.load()
+    on, edge = np.arange(1100) * 0.025 + 1.0, [0, 6_000, 12_000]
+    found = psth(store.session("d/s"), on, (0.0, 0.4), 0.2)
+    for row, (name, times) in enumerate(units.items()):
+        ticks, at = np.rint(times * 30_000), np.rint(on * 30_000)
+        gap = (300_000, 360_000) if name == "x" else (0, 0)
+        for k in range(2):
+            low, high = at + edge[k], at + edge[k + 1]
+            seen = (high <= gap[0]) | (low >= gap[1])
+            count = np.diff(np.searchsorted(ticks, [low, high]), axis=0)[0][seen]
+            assert found["n"].values[row, k] == seen.sum()
+            assert found["rate_hz"].values[row, k] == pytest.approx(count.mean() / 0.2, rel=1e-12)
+            sem = count.std(ddof=1) / np.sqrt(len(count)) / 0.2
+            assert found["sem"].values[row, k] == pytest.approx(sem, rel=1e-9)
+    assert np.diff(np.searchsorted(np.rint(units["x"] * 30_000), [0, 6_000]))[0] > 2048
+
+
 def test_a_slice_counts_its_own_spikes_alone(road: str, tmp_path: Path):
     made = session(road, tmp_path).slice(9.8, 10.3)
     found = psth(made, [10.0], window=(-0.5, 0.5), bin=0.1)

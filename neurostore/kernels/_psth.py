@@ -81,7 +81,7 @@ def add_events(
     units, groups, bins, blocks = total.shape[1], len(seen), len(edge) - 1, len(block) - 1
     bits = np.uint64(16) if events.itemsize == 4 else np.uint64(32)
     mask = (np.uint64(1) << bits) - np.uint64(1)
-    room, apart = own.shape[1], False
+    room, apart, always = own.shape[1], False, bool(seen.all())
     count = np.zeros((4, room), np.uint32)  # of four events: the sums are read and written once
     place, row = np.zeros(4, np.int64), np.zeros(4, np.int64)
     for low in range(0, len(at), 4):
@@ -92,35 +92,40 @@ def add_events(
             found = first_spike(events, block, row[e], tick - row[e] * length)
             place[e] = min(max(found, ends[0]), ends[1])
         for k in range(bins):
+            left = 0  # by bit: events that do not go into the sums of all
             for e in range(len(here)):
-                counts, spikes = count[e], 0
+                counts, n = count[e], place[e]
                 stop = here[e] + edge[k + 1] - first
                 while True:
-                    part = events[place[e] : min(block[row[e] + 1], ends[1])]
+                    last = min(block[row[e] + 1], ends[1])
                     end = np.uint64(min(max(stop - row[e] * length, 0), length))
-                    n = 0
-                    while n + 8 <= len(part) and (np.uint64(part[n + 7]) & mask) < end:
+                    while n + 8 <= last and (np.uint64(events[np.uint64(n + 7)]) & mask) < end:
                         for i in range(n, n + 8):  # in order of time: one test for all of them
-                            counts[np.uint64(part[i]) >> bits] += np.uint32(1)
+                            counts[np.uint64(events[np.uint64(i)]) >> bits] += np.uint32(1)
                         n += 8
-                    while n < len(part) and (np.uint64(part[n]) & mask) < end:
-                        counts[np.uint64(part[n]) >> bits] += np.uint32(1)
-                        n += 1
-                    place[e] += n
-                    spikes += n
-                    if n < len(part) or stop <= (row[e] + 1) * length or row[e] + 1 == blocks:
+                    for i in range(n, min(n + 8, last)):  # no branch that would be guessed
+                        event = np.uint64(events[np.uint64(i)])
+                        inside = np.uint32((event & mask) < end)
+                        counts[event >> bits] += inside
+                        n += int(inside)
+                    if n < last or stop <= (row[e] + 1) * length or row[e] + 1 == blocks:
                         break
                     row[e] += 1
-                together = spikes < _MOST
-                for g in range(groups):
-                    together = together and seen[g, low + e, k] != 0
+                together = n - place[e] < _MOST
+                place[e] = n
+                if not always:
+                    for g in range(groups):
+                        together = together and seen[g, low + e, k] != 0
                 if not together:
-                    apart = True
-                    for u in range(units):
+                    left |= 1 << e
+            if left:
+                apart = True
+                for e in range(len(here)):
+                    for u in range(units if left >> e & 1 else 0):
                         if seen[group[u], low + e, k]:
-                            total[k, u] += counts[u]
-                            square[k, u] += np.int64(counts[u]) * np.int64(counts[u])
-                    counts[:] = 0
+                            total[k, u] += count[e, u]
+                            square[k, u] += np.int64(count[e, u]) * np.int64(count[e, u])
+                        count[e, u] = 0
             sums, squares = own[k], squared[k]
             for u in range(room):
                 a, b, c, d = count[0, u], count[1, u], count[2, u], count[3, u]

@@ -201,6 +201,17 @@ def held(
 
 
 @compiled
+def as_product(span: int, above: float, below: float) -> bool:
+    """Whether t * (below / above) is t * below / above in float32, of every tick t below `span`.
+
+    In float64 the two differ by their last bits, so float32 tells them apart only where one of its
+    midpoints lies that near. Those are odd numbers of 25 bits over powers of two: t * below is too
+    small to be at one, and `above` too small to come that near to one.
+    """
+    return span * below < 2**24 and above < 2**26
+
+
+@compiled
 def listed(
     events: Packed,
     block: Ticks,
@@ -232,6 +243,7 @@ def listed(
     low_bits = np.uint64((1 << bits) - 1)
     last = np.int64(len(column) - 1)
     blocks = len(block) - 1
+    product, inverse = as_product(span, above, below), below / above
     for w in range(len(start)):
         times, units, why = time[place[w]], unit[place[w]], reason[place[w]]
         low = max((start[w] - first) // length, 0)
@@ -245,7 +257,7 @@ def listed(
                 for k in range(len(own)):
                     event = np.uint64(own[k])
                     at = base + np.int64(event & low_bits)
-                    seconds[k] = np.float32(at * below / above)
+                    seconds[k] = np.float32(at * inverse if product else at * below / above)
                     rows[k] = column[min(np.int64(event >> np.uint64(bits)), last)]
                     clear[k] = 0
                 made = stop

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -364,12 +365,17 @@ def _add_packed(
     threads = min(os.cpu_count() or 1, _THREADS) if int((stop - first).sum()) > _SEVERAL else 1
     cuts = np.linspace(0, len(at), threads + 1).astype(int).tolist()
     parts = [slice(*pair) for pair in pairwise(cuts)]
-    with ThreadPoolExecutor(threads) as pool:  # integers: the order of the sums changes nothing
-        others = [pool.submit(add, some) for some in parts[1:]]
-        for own, rest in [add(parts[0]), *(one.result() for one in others)]:
-            sums += own[:, :, : sums.shape[2]]
-            if rest is not None:
-                sums += rest
+    others = [_threads(os.getpid()).submit(add, some) for some in parts[1:]]
+    for own, rest in [add(parts[0]), *(one.result() for one in others)]:
+        sums += own[:, :, : sums.shape[2]]  # integers: the order of the sums changes nothing
+        if rest is not None:
+            sums += rest
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Threads of a process, which are kept: starting them takes a twentieth of a histogram."""
+    return ThreadPoolExecutor(_THREADS, "psth")
 
 
 def _add_plain(

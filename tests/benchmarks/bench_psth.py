@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def by_numpy(times: np.ndarray, unit: np.ndarray, on: np.ndarray) -> np.ndarray:
 
 
 def bench_histograms_around_a_thousand_events(tmp_path: Path) -> None:
-    """Warm, taking turns; wall and CPU seconds, and the ratio to numpy."""
+    """Warm, taking turns: medians of wall and CPU seconds, and the ratios to numpy."""
     made = simulate(0, units=UNITS, seconds=SECONDS, n_spikes=30_600_000)
     store = neurostore.create(tmp_path / "lab")
     with store.transaction("one session of 302 units") as tx:
@@ -40,13 +41,13 @@ def bench_histograms_around_a_thousand_events(tmp_path: Path) -> None:
     known, found = by_numpy(times, unit, on), psth(session, on)
     spread = np.abs(found.rate_hz.values - known).max()
     taken: dict[str, list[tuple[float, float]]] = {"numpy": [], "psth": []}
-    for _ in range(9):
+    for _ in range(15):
         for name in taken:
             began, cpu = time.perf_counter(), time.process_time()
             by_numpy(times, unit, on) if name == "numpy" else psth(session, on)
             taken[name].append((time.perf_counter() - began, time.process_time() - cpu))
     (wall, cpu), (own, own_cpu) = (
-        tuple(min(side) for side in zip(*taken[name], strict=True)) for name in ("numpy", "psth")
+        map(statistics.median, zip(*taken[name], strict=True)) for name in ("numpy", "psth")
     )
     print(
         f"\n{EVENTS} events, {UNITS} units, {BINS} bins: {own * 1e3:.0f} ms (CPU "
