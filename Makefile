@@ -10,7 +10,7 @@ demo: .venv/.demo
 	@$(BIN)/neurostore demo $(if $(RECORDING),--recording '$(RECORDING)')
 
 test: .venv/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/.dev
 	$(BIN)/ruff check
