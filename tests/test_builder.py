@@ -802,7 +802,11 @@ def test_nan_and_infinity_never_reach_an_attribute(tmp_path: Path) -> None:
     assert store.sessions()["subject"].tolist() == ["5"]
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, 1j, 2**63, lambda: 0], ids=["object", "set", "complex", "int64", "function"])
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, 1j, 2**63, lambda: 0],
+    ids=["object", "set", "complex", "int64", "function"],
+)
 def test_an_attribute_without_json_is_refused_and_named(value: object) -> None:
     with pytest.raises(UsageError, match="d/s: the attribute 'odd'"):
         builder(attrs={"odd": {"deep": [value]}})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -274,7 +276,20 @@ class _Sent:
 
 def _begin(windows: int, worker: int) -> None:
     """What a worker does first: load the compiled functions, where its windows pay for that."""
+    Finalize(None, _end, exitpriority=-100)
     kernels.seen(windows)
+
+
+def _end() -> None:
+    """End a worker at once: torch's thread may still send what was read ahead.
+
+    An interpreter that is taken down under that thread ends in C++'s ``terminate``, which the
+    process that reads would take for a worker that was killed.
+    """
+    if sys.exc_info()[0] is None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def share(rank: int | None, ranks: int | None) -> tuple[int, int]:
