@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         psth,
         raster,
         tables,
+        verify,
     )
     from neurostore.train import train
 
@@ -84,7 +85,7 @@ _WHERE = {
     **dict.fromkeys(
         (
             *("Interleaved", "Ragged", "Session", "SessionBuilder", "Source", "Stimulus", "Store"),
-            *("clone", "create", "open", "psth", "raster"),
+            *("clone", "create", "open", "psth", "raster", "verify"),
         ),
         "store",
     ),
@@ -162,6 +163,7 @@ __all__ = [
     "splits",
     "tables",
     "train",
+    "verify",
 ]
 
 

@@ -86,7 +86,7 @@ class NotFoundError(UsageError, LookupError):
     """A name that is not there, with the nearest one that is."""
 
     def __init__(self, what: str, name: str, among: Iterable[str], where: str = "") -> None:
-        known = sorted(among)
+        known = sorted(set(among))
         self.name = name
         self.nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         place = f" in {where}" if where else ""

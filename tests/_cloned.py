@@ -60,6 +60,14 @@ def tree(store: neurostore.Store) -> dict[str, bytes]:
 
 
 def clone_alone(end: Connection, source: str, target: str, tables: list[str] | None) -> None:
-    """Clone, a session in a commit; says when it begins."""
-    end.send("clone")
-    neurostore.clone(source, target, tables=tables, at_once=1)
+    """Clone, a session in a commit; says when it begins, and how many pieces are copied."""
+    told = 0
+    end.send(told)
+
+    def tell(done: int, pieces: int, nbytes: int) -> None:
+        nonlocal told
+        if done > told:
+            told = done
+            end.send(told)
+
+    neurostore.clone(source, target, tables=tables, progress=tell, at_once=1)

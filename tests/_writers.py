@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -93,10 +94,15 @@ def end_process(process: Any) -> None:
 
 # ---- what the processes do
 
+Options: TypeAlias = dict[str, Any] | None
+"""Storage options."""
 
-def commit_sessions(barrier: Any, url: str, dataset: str, count: int) -> list[str]:
+
+def commit_sessions(
+    barrier: Any, url: str, dataset: str, count: int, options: Options = None
+) -> list[str]:
     """Put `count` sessions, each in a commit of its own; gives the snapshots."""
-    store = neurostore.open(url)
+    store = neurostore.open(url, storage_options=options)
     snapshots = []
     barrier.wait(60)
     for k in range(count):
@@ -106,19 +112,34 @@ def commit_sessions(barrier: Any, url: str, dataset: str, count: int) -> list[st
     return snapshots
 
 
-def put_one(barrier: Any, url: str, id: str, seed: int) -> str:
+def put_slowly(barrier: Any, url: str, id: str, count: int, options: Options = None) -> list[str]:
+    """Put sessions of real chunks, with a pause between the chunks and each commit."""
+    store = neurostore.open(url, storage_options=options)
+    snapshots = []
+    barrier.wait(60)
+    for k in range(count):
+        with store.transaction(f"{id}-{k}") as tx:
+            tx.put(session(f"{id}-{k}", seed=k, spikes=20_000))
+            time.sleep(0.3)
+        snapshots.append(tx.snapshot)
+    return snapshots
+
+
+def put_one(barrier: Any, url: str, id: str, seed: int, options: Options = None) -> str:
     """Put one session; all writers meet before they commit."""
     os.environ["NEUROSTORE_AUTHOR"] = f"writer-{seed}"
-    with neurostore.open(url).transaction(f"put by {seed}") as tx:
+    store = neurostore.open(url, storage_options=options)
+    with store.transaction(f"put by {seed}") as tx:
         tx.put(session(id, seed=seed))
         barrier.wait(60)
     return tx.snapshot
 
 
-def update_one(barrier: Any, url: str, id: str, seed: int) -> str:
+def update_one(barrier: Any, url: str, id: str, seed: int, options: Options = None) -> str:
     """Replace the wheel of a session; all writers meet before they commit."""
     os.environ["NEUROSTORE_AUTHOR"] = f"writer-{seed}"
-    with neurostore.open(url).transaction(f"update by {seed}") as tx:
+    store = neurostore.open(url, storage_options=options)
+    with store.transaction(f"update by {seed}") as tx:
         tx.update(id, wheel(seed))
         barrier.wait(60)
     return tx.snapshot
@@ -135,10 +156,10 @@ def put_where_files_stay_small(barrier: Any, url: str, id: str, most: int) -> st
     return tx.snapshot
 
 
-def create_one(barrier: Any, url: str) -> str:
+def create_one(barrier: Any, url: str, options: Options = None) -> str:
     """Create a store when all are ready to."""
     barrier.wait(60)
-    return neurostore.create(url).snapshot
+    return neurostore.create(url, options).snapshot
 
 
 def tag_often(barrier: Any, url: str, count: int) -> dict[str, str]:
@@ -154,7 +175,7 @@ def tag_often(barrier: Any, url: str, count: int) -> dict[str, str]:
 
 
 def ingest_and_edit(end: Connection, url: str, files: Sequence[Path]) -> None:
-    """Ingest files, replace a table, put a session and delete one; says when each begins."""
+    """Ingest, replace a table, put a session, tag, delete one, collect; says when each begins."""
     end.send("ingest")
     store = neurostore.open(url)
     neurostore.ingest(store, files, dataset="maze")
@@ -164,12 +185,36 @@ def ingest_and_edit(end: Connection, url: str, files: Sequence[Path]) -> None:
     end.send("put")
     with store.transaction("put") as tx:
         tx.put(session("more/s1"))
+    end.send("tag")
+    store.tag("v2")
     end.send("delete")
     with store.transaction("delete") as tx:
         tx.delete("maze/s2")
+    end.send("gc")
+    dropped = store.transaction("dropped")
+    dropped.put(session("more/dropped", spikes=20_000))
+    del dropped
+    store.gc(older_than=timedelta(0))
 
 
 def create_one_alone(end: Connection, url: str) -> None:
     """Create a store."""
     end.send("create")
     neurostore.create(url)
+
+
+def tag_one(barrier: Any, url: str, name: str, options: Options = None) -> str:
+    """Tag the newest snapshot when all are ready to; gives it."""
+    store = neurostore.open(url, storage_options=options)
+    barrier.wait(60)
+    store.tag(name)
+    return store.snapshot
+
+
+def commit_until_killed(end: Connection, url: str, options: Options = None) -> None:
+    """Put sessions, each in a commit of its own, and say the snapshot of each."""
+    store = neurostore.open(url, storage_options=options)
+    for k in range(1000):
+        with store.transaction(f"killed/{k}") as tx:
+            tx.put(session(f"killed/{k}", seed=k))
+        end.send(tx.snapshot)

@@ -6,11 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("neurostore", deadline=None)
-settings.load_profile("neurostore")
+settings.register_profile(
+    "nightly",
+    deadline=None,
+    max_examples=500,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "neurostore"))
 
 DATA = Path(
     os.environ.get("NEUROSTORE_TEST_DATA")

@@ -107,8 +107,8 @@ def test_exit_codes_tell_refused_from_usage_from_failed(capsys, lab, tmp_path, m
     assert run(capsys, "sessions", tmp_path / "nowhere")[0] == 2
     assert run(capsys, "sessions", lab, "--where", "n_units >")[0] == 2
     assert run(capsys, "create", tmp_path / "lab")[0] == 0
-    assert run(capsys, "create", "s3://bucket/lab")[0] == 2
-    assert not (tmp_path / "s3:").exists()
+    assert run(capsys, "create", "https://host/lab")[0] == 2
+    assert not (tmp_path / "https:").exists()
     code, _, err = run(capsys, "ingest", tmp_path / "lab", bad)
     assert code == 1
     assert "git-LFS pointer" in err

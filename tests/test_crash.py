@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -20,8 +22,13 @@ from _writers import (
 
 import neurostore
 from neurostore.simulate import simulate, write_nwb
+from neurostore.store import _leases
 
-KILLS = 30
+KILLS = int(os.environ.get("NEUROSTORE_TRIALS", "8"))
+ACKNOWLEDGED = [0, 1, 2, 3, 3, 4]
+"""How many commits of `ingest_and_edit` are acknowledged when each of its steps begins."""
+TAGGED = 4
+"""The step that begins once the tag v2, on the third commit, is acknowledged."""
 STATES = [
     ["old/s"],
     ["maze/s1", "maze/s2", "old/s"],
@@ -87,7 +94,7 @@ def moments(undisturbed, count, seed):
     return [(k % len(steps), rng.random() * steps[k % len(steps)]) for k in range(count)]
 
 
-def check(url, states):
+def check(url, states, monkeypatch, must_be_tagged=False):
     """The store is at one of the states, whole, and can be written; gives which one."""
     store = neurostore.open(url)
     log = store.log()
@@ -99,6 +106,13 @@ def check(url, states):
     second = state >= 2 and "behaviour/second" in store.session("maze/s1").tables
     assert second == (state >= 2)
     assert list(store.at("v1").sessions()["id"]) == ["old/s"]
+    if (tagged := {one.snapshot for one in log if "v2" in one.tags}) or must_be_tagged:
+        assert tagged == {log[state - 3].snapshot}  # of the third commit
+        assert list(store.at("v2").sessions()["id"]) == states[3]
+    with monkeypatch.context() as patch:
+        patch.setattr(_leases, "SECONDS", 0.0)  # nobody writes any more
+        store.gc(older_than=timedelta(0))
+    assert neurostore.open(url).validate() == {id: [] for id in ids}
     with store.transaction("after the crash") as tx:
         tx.put(session("new/s"))
     again = neurostore.open(url)
@@ -109,7 +123,7 @@ def check(url, states):
 
 
 def test_an_ingest_killed_at_random_moments_leaves_an_old_or_a_new_snapshot(
-    tmp_path, before, files
+    tmp_path, before, files, monkeypatch
 ):
     def trial(name, kill=None):
         url = tmp_path / f"lab-{name}"
@@ -119,11 +133,11 @@ def test_an_ingest_killed_at_random_moments_leaves_an_old_or_a_new_snapshot(
     found = set()
     for k, kill in enumerate(moments(trial, KILLS, seed=1)):
         trial(f"killed-{k}", kill)
-        state = check(tmp_path / f"lab-killed-{k}", STATES)
-        assert state >= kill[0], "a commit that was acknowledged is gone"
+        state = check(tmp_path / f"lab-killed-{k}", STATES, monkeypatch, kill[0] >= TAGGED)
+        assert state >= ACKNOWLEDGED[kill[0]], "a commit that was acknowledged is gone"
         found.add(state)
         shutil.rmtree(tmp_path / f"lab-killed-{k}")
-    assert check(tmp_path / "lab-0", STATES) == 4
+    assert check(tmp_path / "lab-0", STATES, monkeypatch, True) == 4
     assert len(found) >= 4
 
 

@@ -154,7 +154,7 @@ def test_a_session_that_the_catalogue_names_but_is_not_found_is_damage(url, tmp_
     store._versions.commit(draft, "lost", lambda head: about)
     store.refresh()
     rows = neurostore.open(url).rows  # read before it was lost
-    _local.save(store.snapshot, _local.Catalogue(rows, [b"{}"] * len(rows)))
+    _local.save(store.snapshot, _local.Catalogue.of([{"row": row} for row in rows]))
     with pytest.raises(DamagedError, match="lab/b stands in the catalogue but is not found"):
         store.session("lab/b")
 

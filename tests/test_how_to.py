@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _object_store import BUCKET, open_to_all, served
 
 import neurostore
 from neurostore.simulate import simulate
@@ -107,6 +108,26 @@ def test_a_table_is_added_as_the_page_says():
     pupil = session.behaviour["pupil"]
     assert pupil["valid"].values.sum() == 45
     np.testing.assert_allclose(pupil["time"].values, np.arange(50) / 5)
+
+
+def test_a_store_is_tidied_as_the_page_says(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    names = code("upkeep.md")
+    for name in "ab":
+        made = neurostore.SessionBuilder(dataset="d", session=name)
+        made.add_behaviour("wheel", np.arange(500.0), start=0, rate=5, units="rad")
+        with store.transaction(name) as tx:
+            tx.put(made)
+
+    def half(wheel):
+        value, span = wheel["value"].values / 2, store.session("d/b").span
+        return neurostore.tables.behaviour("half", value, span, start=0, rate=5, units="rad")
+
+    names["made_from"](store, "d/a", "d/b", half)
+    wheel = store.session("d/a").attrs["row"]["tables"]["behaviour/wheel"]["digest"]
+    assert store.lineage("d/b", "behaviour/half").inputs == {"d/a:behaviour/wheel": wheel}
+    assert names["tidy"](store, keep=1) == 0  # younger than a week
+    assert len(store.log()) == 1
 
 
 @pytest.mark.realdata
@@ -374,3 +395,68 @@ def test_a_store_is_brought_home_as_the_page_says(demo_store, tmp_path):
     for id in made.sessions:
         there = {"spikes", "intervals/trials", "units", "intervals/observed"}
         assert set(copy.session(id).tables) == there & set(demo_store.session(id).tables)
+
+
+def test_the_history_is_read_and_things_come_back_as_the_page_says():
+    names, store = code("history.md"), neurostore.create("memory://page-history")
+
+    def put(units):
+        made = neurostore.SessionBuilder(dataset="d", session="s")
+        made.add_units({f"u{k}": np.arange(100) / 10 + k for k in range(units)})
+        made.add_behaviour("wheel", np.sin(np.arange(200) / 10), start=0, rate=20, units="rad")
+        with store.transaction(f"{units} units") as tx:
+            tx.put(made, replace=True)
+
+    put(2)
+    store.tag("v1")
+    put(4)
+    assert names["units_that_came"](store, "v1") == {"d/s": ("u2", "u3")}
+    assert len(names["units_then"](store, "2999-01-01")) == 4
+    made = names["add_speed"](store, "d/s", 0.2)
+    assert (made.parameters, set(made.inputs)) == ({"sigma": 0.2}, {"behaviour/wheel"})
+    wheel = neurostore.tables.behaviour(
+        "wheel", np.zeros(9), store.session("d/s").span, start=0, rate=1, units="rad"
+    )
+    with store.transaction("wheel") as tx:
+        tx.update("d/s", wheel)
+    assert names["undo_wheel"](store, "d/s", "v1").snapshot == store.snapshot
+    assert len(store.session("d/s").behaviour["wheel"].value) == 200
+    assert len(names["curated"](store, "d/s").sessions()) == 0
+    assert len(neurostore.open(store.url).sessions()) == 1
+
+
+def test_a_store_in_a_bucket_is_made_filled_and_pinned_as_the_page_says(tmp_path):
+    names, url = code("object-stores.md"), f"s3://{BUCKET}/lab"
+    made = neurostore.SessionBuilder(dataset="d", session="s")
+    made.add_units({"u": np.arange(100) / 10})
+    with served(tmp_path) as bucket:
+        options = bucket.options()
+        store = names["start"](url, options)
+        assert list(names["add"](store, made)["id"]) == ["d/s"]
+        store.tag("v1")
+        with store.transaction("without") as tx:
+            tx.delete("d/s")
+        assert "d/s" in names["at_a_tag"](url, "v1", options)
+        endpoint, key, secret = options["endpoint_url"], options["key"], options["secret"]
+        assert "d/s" not in names["of_ones_own"](url, endpoint, key, secret)
+        open_to_all(bucket)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            assert names["public"](url).snapshot == store.snapshot
+
+
+def test_many_repositories_open_as_one_and_their_catalogues_are_written(tmp_path):
+    many = code("many-repositories.md")
+    urls = []
+    for name in ("north", "south"):
+        made = neurostore.create(tmp_path / name)
+        with made.transaction("a session") as tx:
+            builder = neurostore.SessionBuilder(dataset=name, session="a", rate=30_000)
+            builder.add_units({"u0": [1.0, 2.0], "u1": [1.5]})
+            tx.put(builder)
+        urls.append(made.url)
+        sessions, size = many["write_catalogue"](made.url)
+        written = tmp_path / name / "neurostore" / "catalogue" / "newest"
+        assert (sessions, size) == (1, written.stat().st_size)
+    store, found = many["together"](urls)
+    assert list(found["id"]) == store.ids == ["north/a", "south/a"]

@@ -320,7 +320,7 @@ def test_errors_name_the_place_and_hold_no_secret(folder):
         neurostore.open(f"http://me:hidden-word@{host}/lab?token=hidden-word")
     assert "hidden-word" not in str(caught.value)
     assert caught.value.__cause__ is None
-    with s3() as options, pytest.raises(UsageError, match="holds no release"):
+    with s3() as options, pytest.raises(NotFoundError, match="No store 's3://lab/nothing'"):
         neurostore.open("s3://lab/nothing", storage_options=options)
 
 

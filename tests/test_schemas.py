@@ -30,7 +30,7 @@ from neurostore.schemas import (
     validate,
     values,
 )
-from neurostore.schemas._contract import ColumnSpec, _parse
+from neurostore.schemas._contract import ColumnSpec, parse
 from neurostore.schemas._values import COLUMN_RULES, PIECE, TABLE_RULES
 from neurostore.store import Ragged, Span, tables
 
@@ -100,20 +100,20 @@ def test_a_frozen_contract_is_the_one_that_was_frozen() -> None:
 def test_any_change_of_a_frozen_contract_is_noticed(before: str, after: str) -> None:
     text = files["behaviour/v1"].read_text("utf-8")
     assert before in text
-    assert _parse(text).digest == frozen()["behaviour/v1"]
-    assert _parse(text.replace(before, after, 1)).digest != frozen()["behaviour/v1"]
+    assert parse(text).digest == frozen()["behaviour/v1"]
+    assert parse(text.replace(before, after, 1)).digest != frozen()["behaviour/v1"]
 
 
 def test_a_comment_is_no_change() -> None:
     text = files["spikes/v1"].read_text("utf-8")
-    assert _parse("# said more clearly\n" + text).digest == frozen()["spikes/v1"]
+    assert parse("# said more clearly\n" + text).digest == frozen()["spikes/v1"]
 
 
 def test_a_contract_with_a_word_nobody_knows_is_refused() -> None:
     text = files["spikes/v1"].read_text("utf-8").replace("optional", "optionnal")
     text += "\n[columns.more]\ndims = ['spike']\ndtype = ['int8']\noptionnal = true\n"
     with pytest.raises(UsageError, match=r"'more' has unknown {'optionnal'}"):
-        _parse(text)
+        parse(text)
 
 
 def test_a_mistyped_contract_is_answered_with_the_nearest() -> None:

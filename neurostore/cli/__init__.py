@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 import neurostore
-from neurostore.cli import _cache, _clone, _data, _model, _release, _store
+from neurostore.cli import (
+    _cache,
+    _clone,
+    _data,
+    _history,
+    _migrate,
+    _model,
+    _release,
+    _store,
+    _upkeep,
+    _validate,
+    _verify,
+)
 from neurostore.cli._print import say
 from neurostore.cli._words import DONE, FAILED, REFUSED, USAGE
 from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
+from neurostore.store.urls import by_default, hidden
 
 __all__ = ["COMMANDS", "DONE", "FAILED", "REFUSED", "USAGE", "main", "run"]
 
@@ -43,12 +58,25 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sessions": _store.sessions,
     "units": _store.units,
     "show": _store.show,
-    "validate": _store.validate,
+    "optimize": _store.optimize,
+    "validate": _validate.validate,
+    "verify": _verify.verify,
+    "migrate": _migrate.migrate,
     "cache": _cache.cache,
-    "log": _store.log,
+    "log": _history.log,
+    "diff": _history.diff,
+    "restore": _history.restore,
+    "rename": _history.rename,
+    "merge": _history.merge,
+    "branch": _history.branch,
+    "lineage": _history.lineage,
+    "du": _history.du,
     "tag": _store.tag,
     "publish": _release.publish,
     "clone": _clone.clone,
+    "gc": _upkeep.gc,
+    "expire": _upkeep.expire,
+    "erase": _upkeep.erase,
     "train": _model.train,
     "evaluate": _model.evaluate,
     "report": _model.report,
@@ -58,6 +86,12 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "pack": _data.pack,
     "demo": demo,
 }
+
+DESCRIPTION = (
+    "A versioned feature store for neural recordings. Every command takes --storage KEY=VALUE, as "
+    "often as need be, for a store in a bucket or behind another URL, and -v for the details of an "
+    "error."
+)
 
 OVERRIDABLE = {"train": 3, "experiment": 3, "pack": 3, "describe": 2}
 """Commands that take ``--section.key value`` over a recipe, after so many words of their own."""
@@ -90,6 +124,35 @@ def _apart(words: list[str]) -> list[str]:
     return [*kept, "--", *overrides] if overrides else kept
 
 
+def _storage(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words without ``--storage KEY=VALUE``, and the options that these say.
+
+    A dot leads into a mapping: ``client_kwargs.region_name=eu-west-1``; true and false are no text.
+
+    Raises
+    ------
+    UsageError
+        Where one is not KEY=VALUE; its value may be a secret, and is not shown.
+    """
+    kept: list[str] = []
+    options: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        if word != "--storage" and not word.startswith("--storage="):
+            kept.append(word)
+            continue
+        said = word.partition("=")[2] if "=" in word else next(rest, "")
+        name, sign, value = said.partition("=")
+        if not (name and sign):
+            raise UsageError("--storage takes KEY=VALUE, as in --storage anon=true.")
+        *above, last = name.split(".")
+        into = options
+        for key in above:
+            into = into.setdefault(key, {})
+        into[last] = {"true": True, "false": False}.get(value, value)
+    return kept, options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -99,32 +162,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"neurostore {neurostore.__version__}")
         return DONE
     try:
-        code: int = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="neurostore",
-            description="A versioned feature store for neural recordings.",
-            args=_apart(words),
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        words, options = _storage(words)
+        with by_default(options):
+            code: int = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS,
+                prog="neurostore",
+                description=DESCRIPTION,
+                args=_apart(words),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
         return code
     except NeurostoreError as error:
-        if verbose:
-            raise
-        say(f"neurostore: {error.line}", error=True)
+        _say(error, error.line, verbose)
         if isinstance(error, StoreError):
             return FAILED
         return USAGE if isinstance(error, UsageError) else REFUSED
     except BrokenPipeError:
         return DONE  # who was reading has seen enough
     except OSError as error:
-        if verbose:
-            raise
-        say(f"neurostore: the disk or the network failed: {error}", error=True)
+        _say(error, f"the disk or the network failed: {error}", verbose)
         return FAILED
     except KeyboardInterrupt as stop:
         what = str(stop) or "stopped; nothing of this command was committed."
         say(f"neurostore: {what}", error=True)
         return 130
+
+
+def _say(error: Exception, line: str, verbose: bool) -> None:
+    """What went wrong in a line, or with all that led to it; without what is secret in it."""
+    details = "".join(traceback.format_exception(error)) if verbose else ""
+    say(hidden(f"{details}neurostore: {line}"), error=True)
 
 
 def run() -> None:

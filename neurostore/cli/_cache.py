@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-import neurostore
+from neurostore.cli._history import opened
 from neurostore.cli._print import print_json, say
 from neurostore.cli._words import DONE, REFUSED, Url, Where
 from neurostore.errors import CacheWarning, NotFoundError, UsageError, counted
@@ -38,7 +38,7 @@ def cache(
         sessions: Ids; all of them without.
         where: Only those for which this holds, e.g. "n_units >= 20".
         tables: Only these tables, e.g. spikes.
-        at: A tag or snapshot instead of the newest one.
+        at: A tag, snapshot or date instead of the newest one.
         dry_run: Say how large it would be, build nothing.
         clear: Remove what is cached of them, but for what is in use.
         json: Print sizes as JSON.
@@ -48,20 +48,20 @@ def cache(
     held = cache.current()
     if held is None:
         raise UsageError("$NEUROSTORE_CACHE is 'off'. Set it to a folder on a local disk.")
-    store = neurostore.open(url, at)
+    store = opened(url, at)
     if store.url.startswith("memory://"):
         raise UsageError(f"{store.url} lies in memory and is read directly.")
-    opened = [store.session(id) for id in sessions or store.sessions(where)["id"]]
+    chosen = [store.session(id) for id in sessions or store.sessions(where)["id"]]
     if sessions and where is not None:
         kept = set(store.sessions(where)["id"])
-        opened = [one for one in opened if one.id in kept]
-    _check_tables(opened, tables)
+        chosen = [one for one in chosen if one.id in kept]
+    _check_tables(chosen, tables)
     before = _used(held)
     if clear:
-        return _clear(held, opened, tables, json=json)
+        return _clear(held, chosen, tables, json=json)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CacheWarning)
-        shown = _progress(opened, shown=not dry_run)
+        shown = _progress(chosen, shown=not dry_run)
         found = [piece for one in shown for piece in _pieces(one, tables, build=not dry_run)]
     _report(held, found, before, dry_run=dry_run, json=json)
     for line in sorted({str(one.message) for one in caught}):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import neurostore
+from neurostore.cli._history import opened
 from neurostore.cli._model import Folder, Overrides, Recipe
 from neurostore.cli._print import console, print_json, say
 from neurostore.cli._words import DONE, Url
@@ -33,7 +33,7 @@ def describe(
         recipe: A bundled recipe (glm), or a TOML file.
         url: The store.
         batch_size: Of the batch whose memory is predicted.
-        at: A tag or snapshot of the store instead of the newest one.
+        at: A tag, snapshot or date of the store instead of the newest one.
         json: Print it as JSON.
         picture: An SVG file to be drawn, the sessions one below the other.
         overrides: Values over those of the recipe, as many as wanted.
@@ -75,7 +75,7 @@ def pack(
         recipe: A bundled recipe (glm), or a TOML file.
         url: The store.
         folder: The folder to be written; it must not be there.
-        at: A tag or snapshot of the store instead of the newest one.
+        at: A tag, snapshot or date of the store instead of the newest one.
         dry_run: Say what would be packed, write nothing.
         json: Print what was packed as JSON.
         overrides: Values over those of the recipe, as many as wanted.
@@ -108,7 +108,7 @@ def _datasets(
 ) -> dict[str, Dataset]:
     from neurostore import recipes
 
-    store, said = neurostore.open(url, at), recipes.load(recipe, overrides)
+    store, said = opened(url, at), recipes.load(recipe, overrides)
     return recipes.datasets(said, store, recipes.split_of(said, store))
 
 

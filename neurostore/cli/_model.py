@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import neurostore
+from neurostore.cli._history import opened
 from neurostore.cli._print import console, print_json, print_table, records, say
 from neurostore.cli._words import DONE, Url
 from neurostore.errors import UsageError, counted
@@ -49,7 +50,7 @@ def train(
         folder: Where the run will lie.
         resume: Go on with a run that was stopped or killed.
         dry_run: Show the resolved recipe and the data, train nothing.
-        at: A tag or snapshot of the store instead of the newest one.
+        at: A tag, snapshot or date of the store instead of the newest one.
         json: Print what the run says of itself as JSON.
         overrides: Values over those of the recipe, as many as wanted: --train.epochs 3. With
             --resume none are needed: the run keeps its own.
@@ -57,7 +58,7 @@ def train(
     from neurostore import recipes
     from neurostore.train import train as fit
 
-    store = neurostore.open(url, at)
+    store = opened(url, at)
     own = resume and not overrides
     said = _recipe_of(folder, recipe) if own else recipes.load(recipe, overrides)
     if dry_run:

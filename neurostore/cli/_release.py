@@ -11,7 +11,7 @@ import tyro
 
 import neurostore
 from neurostore.cli._print import print_json, say
-from neurostore.cli._words import DONE, Url
+from neurostore.cli._words import DONE, At, Url
 from neurostore.errors import counted
 
 
@@ -21,7 +21,7 @@ def publish(
     title: str = "",
     licence: str = "",
     citation: str = "",
-    at: str | None = None,
+    at: At = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -33,7 +33,7 @@ def publish(
         title: Of the release.
         licence: Of the data, e.g. CC-BY-4.0.
         citation: How to cite it.
-        at: A tag or snapshot instead of the newest one.
+        at: A tag, snapshot or date instead of the newest one.
         dry_run: Say how much would be written, and write nothing.
         json: Print what was published as JSON.
     """

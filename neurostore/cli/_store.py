@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 import neurostore
+from neurostore.cli._history import opened
 from neurostore.cli._print import console, print_findings, print_json, print_table, records, say
-from neurostore.cli._words import DONE, REFUSED, Id, Url, Where
+from neurostore.cli._words import DONE, REFUSED, At, Id, Url, Where
 from neurostore.errors import counted
 
 if TYPE_CHECKING:
-    from neurostore.schemas import Finding
     from neurostore.store import Session, Store
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -27,7 +25,7 @@ def create(url: Url) -> int:
     """Make a new, empty store.
 
     Args:
-        url: A folder that is not there yet, or is empty.
+        url: A folder that is not there yet, or is empty; or s3://BUCKET/PREFIX (gs, az).
     """
     store = neurostore.create(url)
     say(f"Created {store.url} at {store.snapshot}. Fill it: neurostore ingest {url} FILE...")
@@ -40,6 +38,7 @@ def ingest(
     dataset: str | None = None,
     dry_run: bool = False,
     stop_on_refusal: bool = False,
+    again: bool = False,
     message: str | None = None,
     json: bool = False,
 ) -> int:
@@ -51,6 +50,7 @@ def ingest(
         dataset: Dataset of the sessions; each file's folder without it.
         dry_run: Read and check everything, write nothing.
         stop_on_refusal: Write nothing at all if one file is refused.
+        again: Read what is in the store already too, and replace its session.
         message: Of the commit.
         json: Print the report as JSON.
     """
@@ -61,10 +61,11 @@ def ingest(
         dataset,
         dry_run=dry_run,
         stop_on_refusal=stop_on_refusal,
+        again=again,
         message=message,
     )
     if json:
-        print_json({"dry_run": dry_run, **report.to_json()})
+        print_json({"dry_run": dry_run, **report.to_json(), "outgrown": store.outgrown()})
         return REFUSED if report.refused else DONE
     for one in report.outcomes:
         would = "would be " if dry_run and one.status != "unchanged" else ""
@@ -80,37 +81,58 @@ def ingest(
         say("Dry run: nothing was written.")
     elif any(one.status in ("written", "replaced") for one in report.outcomes):
         say(f"Committed {report.snapshot}. Look: neurostore sessions {url}")
+        _say_outgrown(store)
     return REFUSED if report.refused else DONE
 
 
-def sessions(url: Url, where: Where = None, at: str | None = None, json: bool = False) -> int:
+def sessions(
+    url: Url,
+    where: Where = None,
+    at: At = None,
+    allow_damaged: bool = False,
+    json: bool = False,
+) -> int:
     """List the sessions of a store.
 
     Args:
         url: The store.
         where: Only those for which this holds, e.g. "n_units >= 20".
-        at: A tag or snapshot instead of the newest one.
+        at: A tag, snapshot or date instead of the newest snapshot.
+        allow_damaged: Read what can be read of a damaged store, and say what cannot.
         json: Print all columns as JSON.
     """
-    frame = neurostore.open(url, at).sessions(where)
+    store = opened(url, at, allow_damaged)
+    frame = store.sessions(where)
+    _say_damage(store)
+    _say_outgrown(store)
     if json:
         print_json(records(frame))
         return DONE
     shown = ["id", "n_units", "n_spikes", "n_trials", "observed", "findings"]
+    shown += ["damage"] if "damage" in frame else []
     print_table(frame[[*shown, "regions", "subject", "species"]], "session")
     return DONE
 
 
-def units(url: Url, where: Where = None, at: str | None = None, json: bool = False) -> int:
+def units(
+    url: Url,
+    where: Where = None,
+    at: At = None,
+    allow_damaged: bool = False,
+    json: bool = False,
+) -> int:
     """List the units of all sessions.
 
     Args:
         url: The store.
         where: Only those for which this holds, e.g. "region = 'CA1' AND rate_hz < 50".
-        at: A tag or snapshot instead of the newest one.
+        at: A tag, snapshot or date instead of the newest snapshot.
+        allow_damaged: Read what can be read of a damaged store, and say what cannot.
         json: Print all columns as JSON.
     """
-    frame = neurostore.open(url, at).units(where)
+    store = opened(url, at, allow_damaged)
+    frame = store.units(where)
+    _say_damage(store)
     if json:
         print_json(records(frame))
         return DONE
@@ -119,16 +141,49 @@ def units(url: Url, where: Where = None, at: str | None = None, json: bool = Fal
     return DONE
 
 
-def show(url: Url, session: Id, at: str | None = None, json: bool = False) -> int:
+def optimize(url: Url, dry_run: bool = False, json: bool = False) -> int:
+    """Write the catalogue as one object beside the repository, so that others open it at once.
+
+    Nothing is committed. Of later snapshots, who opens it reads again only what has changed.
+
+    Args:
+        url: The store.
+        dry_run: Say what would be written, write nothing.
+        json: Print what was written as JSON.
+    """
+    store = neurostore.open(url)
+    made = store.optimize(dry_run=dry_run)
+    if json:
+        print_json({"dry_run": dry_run, **made.to_json(), "outgrown": store.outgrown()})
+        return DONE
+    would = "Dry run: would write" if dry_run else "Wrote"
+    before = f", in place of that of {made.before}" if made.before else ""
+    say(
+        f"{would} the catalogue of {counted(made.sessions, 'session')} ({made.nodes:,} groups and "
+        f"arrays) at {made.snapshot} in {counted(made.bytes, 'byte')}{before}."
+    )
+    _say_outgrown(store)
+    return DONE
+
+
+def _say_outgrown(store: Store) -> None:
+    for line in store.outgrown():
+        say(line, error=True)
+
+
+def show(
+    url: Url, session: Id, at: At = None, allow_damaged: bool = False, json: bool = False
+) -> int:
     """Show one session: what it holds, a small raster, its trials, what was wrong.
 
     Args:
         url: The store.
         session: Its id, <dataset>/<session>.
-        at: A tag or snapshot instead of the newest one.
+        at: A tag, snapshot or date instead of the newest snapshot.
+        allow_damaged: Show it though other sessions are damaged.
         json: Print what the store keeps about it as JSON.
     """
-    found = neurostore.open(url, at).session(session)
+    found = opened(url, at, allow_damaged).session(session)
     if json:
         print_json(dict(found.attrs))
         return DONE
@@ -142,72 +197,28 @@ def show(url: Url, session: Id, at: str | None = None, json: bool = False) -> in
     return DONE
 
 
-def validate(
-    url: Url,
-    sessions: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="SESSION")] = [],  # noqa: B006
-    at: str | None = None,
-    json: bool = False,
-) -> int:
-    """Check sessions, splits and stimuli against their contracts and digests; reads every value.
-
-    Args:
-        url: The store.
-        sessions: Ids; all of them, the splits and the stimuli without.
-        at: A tag or snapshot instead of the newest one.
-        json: Print the findings as JSON.
-    """
-    store = neurostore.open(url, at)
-    ok = "holds its contracts, unchanged since its commit{}"
-    found = _with_progress(store, list(sessions) or list(store.sessions()["id"]))
-    found |= {} if sessions else store.validate_splits() | store.validate_stimuli()
-    if json:
-        print_json({id: [one.to_json() for one in findings] for id, findings in found.items()})
-    else:
-        for id, findings in found.items():
-            kept = "" if findings or id not in store else _kept(store, id)
-            say(f"{id}: {counted(len(findings), 'finding') if findings else ok.format(kept)}")
-            for finding in findings:
-                say(f"    {finding}")
-    return REFUSED if any(found.values()) else DONE
-
-
-def log(url: Url, limit: int = 20, json: bool = False) -> int:
-    """Show the history of a store, newest first.
-
-    Args:
-        url: The store.
-        limit: At most so many commits.
-        json: Print it as JSON.
-    """
-    commits = neurostore.open(url).log(limit)
-    if json:
-        print_json([one.to_json() for one in commits])
-        return DONE
-    for one in commits:
-        tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
-        who = f"{one.author}@{one.host}  neurostore {one.version}"
-        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
-        for id, what in one.changes.items():
-            say(f"        {what} {id}")
-    return DONE
-
-
 def tag(
     url: Url,
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
-    at: str | None = None,
+    at: At = None,
 ) -> int:
     """Name a snapshot for good; a tag never moves.
 
     Args:
         url: The store.
         name: Letters, digits, dots and dashes.
-        at: The snapshot; the newest one without it.
+        at: A snapshot or date; the newest snapshot without it.
     """
-    store = neurostore.open(url, at)
+    store = opened(url, at)
     store.tag(name)
     say(f"{name} is {store.snapshot}. Read it: neurostore sessions {url} --at {name}")
     return DONE
+
+
+def _say_damage(store: Store) -> None:
+    """What cannot be read, on stderr, where a store is read around it."""
+    for fault in store.damage if store.allow_damaged else ():
+        say(f"damaged: {fault.path}: {fault.finding.message}", error=True)
 
 
 def _raster(session: Session, width: int) -> list[str]:
@@ -247,19 +258,3 @@ def _trials(session: Session) -> list[str]:
         if columns:
             lines.append(f"      columns: {', '.join(columns[:12])}")
     return lines
-
-
-def _with_progress(store: Store, ids: Sequence[str]) -> dict[str, list[Finding]]:
-    if not sys.stderr.isatty():
-        return store.validate(ids)
-    from rich.console import Console
-    from rich.progress import track
-
-    found: dict[str, list[Finding]] = {}
-    for id in track(ids, "validating", console=Console(stderr=True), transient=True):
-        found |= store.validate([id])
-    return found
-
-
-def _kept(store: Store, id: str) -> str:
-    return f"; {counted(len(store.session(id).findings), 'finding')} kept with it"

@@ -128,6 +128,7 @@ def run(
     *,
     dry_run: bool = False,
     stop_on_refusal: bool = False,
+    again: bool = False,
     message: str | None = None,
     codecs: str = "default",
     progress: bool | None = None,
@@ -148,6 +149,8 @@ def run(
         Read and check everything, write nothing.
     stop_on_refusal : bool
         Raise at the first refused source, with nothing written.
+    again : bool
+        Read what is in the store already too, and replace its session: one that is damaged.
     message : str, optional
         Of the commit.
     progress : bool, optional
@@ -164,7 +167,7 @@ def run(
     outcomes: list[Outcome] = []
     with _bar(sources, progress) as steps:
         for source in steps:
-            for outcome in _source(store, transaction, source, dataset, dry_run, taken):
+            for outcome in _source(store, transaction, source, dataset, dry_run, again, taken):
                 outcomes.append(outcome)
                 if stop_on_refusal and outcome.status == "refused":
                     raise RefusedError(outcome.message, outcome.findings)
@@ -181,6 +184,7 @@ def _source(
     source: str | Path | Reader,
     dataset: str | None,
     dry_run: bool,
+    again: bool,
     taken: dict[str, str],
 ) -> Iterator[Outcome]:
     """What becomes of every session of one source."""
@@ -199,7 +203,7 @@ def _source(
         return
     for session in sessions:
         try:
-            yield _session(store, transaction, reader, session, dry_run, taken)
+            yield _session(store, transaction, reader, session, dry_run, again, taken)
         except (MissingExtraError, StoreError):
             raise
         except NeurostoreError as error:
@@ -214,10 +218,11 @@ def _session(
     reader: Reader,
     session: str,
     dry_run: bool,
+    again: bool,
     taken: dict[str, str],
 ) -> Outcome:
     url = reader.source.url
-    same = _same(store, reader, session)
+    same = None if again else _same(store, reader, session)
     if same is not None:
         return Outcome(url, same, "unchanged", f"{same}: {url} is in the store already")
     builder = reader.read(session)
@@ -265,7 +270,7 @@ def _failed(name: str, error: Exception) -> RefusedError:
 
 
 def _before(store: Store, id: str) -> dict[str, Any] | None:
-    return next((row for row in store.rows if row["id"] == id), None)
+    return store.row(id)
 
 
 def _same(store: Store, reader: Reader, session: str) -> str | None:

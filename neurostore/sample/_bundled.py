@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class BundledSession(Session):
     """A session whose tables come from a bundle and nowhere else."""
 
-    def stored(self, name: str) -> Table:
+    def stored(self, name: str, version: str | None = None) -> Table:
         """There is no stored form of a table here: `table` gives those that were packed."""
         raise self._absent(name)
 

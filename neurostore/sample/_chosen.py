@@ -183,7 +183,7 @@ def choose(
     UsageError, NotFoundError
         Where none is chosen.
     """
-    known = [str(row["id"]) for row in store.rows]
+    known = store.ids
     if sessions is None:
         ids = known
     elif isinstance(sessions, str):

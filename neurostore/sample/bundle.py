@@ -175,6 +175,11 @@ class Bundle:
         return [attrs["row"] for attrs in self.said["sessions"].values()]
 
     @property
+    def ids(self) -> list[str]:
+        """The ids of its sessions, sorted."""
+        return sorted(self.said["sessions"])
+
+    @property
     def stimulus_rows(self) -> list[dict[str, Any]]:
         """What is kept of every stimulus that its presentations show, beside the values."""
         return list(self.said["stimuli"])

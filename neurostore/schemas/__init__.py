@@ -8,11 +8,12 @@ A check id is ``<table>/v<N>/<column>/<check>`` and never changes once a contrac
 """
 
 from neurostore.errors import JSON, Finding, Severity
-from neurostore.schemas._contract import ColumnSpec, Contract, contract, contracts, frozen
+from neurostore.schemas._contract import ColumnSpec, Contract, contract, contracts, frozen, parse
 from neurostore.schemas._layout import is_dtype, layout
+from neurostore.schemas._migrate import declare, migrate, steps
 from neurostore.schemas._pandera import check_ids
 from neurostore.schemas._table import Column, Table, Values, from_xarray
-from neurostore.schemas._values import validate, values
+from neurostore.schemas._values import column_rules, table_rules, validate, values
 
 __all__ = [
     "JSON",
@@ -24,12 +25,18 @@ __all__ = [
     "Table",
     "Values",
     "check_ids",
+    "column_rules",
     "contract",
     "contracts",
+    "declare",
     "from_xarray",
     "frozen",
     "is_dtype",
     "layout",
+    "migrate",
+    "parse",
+    "steps",
+    "table_rules",
     "validate",
     "values",
 ]

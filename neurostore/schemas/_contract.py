@@ -53,6 +53,14 @@ class ColumnSpec:
 
 
 @dataclass(frozen=True)
+class Migration:
+    """How a table of an older version (``"v1"``) becomes one of this: ``"package.module:name"``."""
+
+    source: str
+    by: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """A contract: dimensions, dtypes, units, rules and links of one table, and its version."""
 
@@ -64,6 +72,7 @@ class Contract:
     rules: tuple[Rule, ...] = ()
     open: bool = False
     digest: str = ""
+    migrates: Migration | None = None
 
     @property
     def id(self) -> str:
@@ -105,7 +114,7 @@ def contract(id: str) -> Contract:
 @cache
 def contracts() -> dict[str, Contract]:
     """Every declared contract by id."""
-    found = [_parse(path.read_text("utf-8")) for path in _declared.declared("schemas", "*/v*.toml")]
+    found = [parse(path.read_text("utf-8")) for path in _declared.declared("schemas", "*/v*.toml")]
     return {one.id: one for one in sorted(found, key=lambda one: one.id)}
 
 
@@ -117,7 +126,14 @@ def frozen() -> dict[str, str]:
     return digests
 
 
-def _parse(text: str) -> Contract:
+def parse(text: str) -> Contract:
+    """A contract from the text of its file.
+
+    Raises
+    ------
+    UsageError
+        Where it says what no contract can.
+    """
     raw = tomllib.loads(text)
     if unknown := set(raw) - set(Contract.__dataclass_fields__):
         raise UsageError(f"Contract {raw['table']!r} has unknown {unknown}.")
@@ -127,10 +143,20 @@ def _parse(text: str) -> Contract:
             raise UsageError(f"Contract {raw['table']!r}: column {name!r} has unknown {unknown}.")
         spec |= {key: tuple(spec[key]) for key in ("dims", "dtype")}
         columns[name] = ColumnSpec(name=name, **{**spec, "rules": _rules(spec.get("rules", []))})
-    rules = _rules(raw.pop("rules", []))
+    rules, migrates = _rules(raw.pop("rules", [])), _migration(raw.pop("migrates", None))
     plain = json.dumps(tomllib.loads(text), sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(plain.encode()).hexdigest()
-    return Contract(columns=columns, rules=rules, digest=digest, **raw)
+    return Contract(columns=columns, rules=rules, digest=digest, migrates=migrates, **raw)
+
+
+def _migration(raw: dict[str, str] | None) -> Migration | None:
+    if raw is None:
+        return None
+    if set(raw) != {"from", "by"} or ":" not in raw["by"]:
+        raise UsageError(
+            f'migrates says {{ from = "v1", by = "package.module:function" }}, found {raw}.'
+        )
+    return Migration(raw["from"], raw["by"])
 
 
 def _rules(raw: list[str | dict[str, Any]]) -> tuple[Rule, ...]:

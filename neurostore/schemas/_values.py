@@ -329,6 +329,16 @@ TABLE_RULES: dict[str, TableRule] = {
 }
 
 
+def column_rules() -> tuple[str, ...]:
+    """Names of the rules that a contract may set on a column."""
+    return tuple(COLUMN_RULES)
+
+
+def table_rules() -> tuple[str, ...]:
+    """Names of the rules that a contract may set on a table."""
+    return tuple(TABLE_RULES)
+
+
 def validate(table: Table, linked: Mapping[str, Table] | None = None) -> list[Finding]:
     """Both gates at once: layout, and where that holds the values."""
     return layout(table) or values(table, linked)

@@ -14,9 +14,15 @@ from neurostore.store.store import Store, create, open
 if TYPE_CHECKING:
     from neurostore.store._around import psth, raster
     from neurostore.store._clone import Cloned, clone
+    from neurostore.store._faults import Fault
+    from neurostore.store._lineage import Lineage
     from neurostore.store._stored_stimulus import Embedding, StoredStimulus
+    from neurostore.store._verify import Progress, Report, verify
     from neurostore.store._versions import Commit
     from neurostore.store.builder import SessionBuilder, Source, Staged, StagedSession, check
+    from neurostore.store.difference import Difference
+    from neurostore.store.edit import Edit
+    from neurostore.store.space import Space
     from neurostore.store.stimulus import Stimulus
     from neurostore.store.tables import Interleaved, Ragged, Span
     from neurostore.store.transaction import Transaction
@@ -24,9 +30,16 @@ if TYPE_CHECKING:
 _WHERE = {
     "Cloned": "_clone",
     "Commit": "_versions",
+    "Difference": "difference",
+    "Edit": "edit",
     "Embedding": "_stored_stimulus",
+    "Fault": "_faults",
     "Interleaved": "tables",
+    "Lineage": "_lineage",
+    "Progress": "_verify",
+    "Space": "space",
     "Ragged": "tables",
+    "Report": "_verify",
     "SessionBuilder": "builder",
     "Source": "builder",
     "Span": "tables",
@@ -39,17 +52,25 @@ _WHERE = {
     "clone": "_clone",
     "psth": "_around",
     "raster": "_around",
+    "verify": "_verify",
 }
 
 __all__ = [
     "Cloned",
     "Commit",
+    "Difference",
+    "Edit",
     "Embedding",
+    "Fault",
     "Interleaved",
+    "Lineage",
+    "Progress",
     "Ragged",
+    "Report",
     "Session",
     "SessionBuilder",
     "Source",
+    "Space",
     "Span",
     "Staged",
     "StagedSession",
@@ -63,6 +84,7 @@ __all__ = [
     "open",
     "psth",
     "raster",
+    "verify",
 ]
 
 

@@ -18,7 +18,6 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pcodec import standalone
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.core.sync import sync
@@ -26,10 +25,14 @@ from zarr.registry import register_pipeline
 from zarr.storage import WrapperStore
 
 from neurostore.errors import DamagedError, StoreError
+from neurostore.store._bounded import bounded, values_of
 from neurostore.store._damage import WAY_OUT, pass_on, wrap
 from neurostore.store._together import together
 
 if TYPE_CHECKING:
+    from typing import Self
+
+    from zarr.abc.codec import Codec
     from zarr.abc.store import ByteGetter, ByteRequest
     from zarr.abc.store import Store as ZarrStore
     from zarr.core.array_spec import ArraySpec
@@ -72,7 +75,11 @@ async def _found(where: str, asked: Awaitable[Buffer | None]) -> Buffer:
 
 
 class DamagePipeline(BatchedCodecPipeline):
-    """Zarr's own pipeline; damage is named by array and chunk."""
+    """Zarr's own pipeline; damage is named by array and chunk, and no chunk outgrows its bounds."""
+
+    @classmethod
+    def from_codecs(cls, codecs: Iterable[Codec], *, batch_size: int | None = None) -> Self:
+        return super().from_codecs([*map(bounded, codecs)], batch_size=batch_size)
 
     async def read_batch(
         self,
@@ -163,9 +170,7 @@ class Packed:
         check_chunk(f"Chunk {self.key}", chunk, self.end)
         made = np.empty(self.rows, self.dtype)
         try:
-            done = standalone.simple_decompress_into(chunk[:-4], made)
-            if not done.finished or done.n_processed != self.rows:
-                raise ValueError(f"it does not hold {self.rows:,} values")
+            values_of(chunk[:-4], made)
         except BaseException as error:
             pass_on(error)
             raise wrap(self.key, error) from error

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +23,10 @@ from neurostore.errors import DamagedError, UsageError
 from neurostore.schemas import JSON, Table, contract
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._format import digest
+from neurostore.store._said import check_attrs
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
     import pyarrow as pa
     from zarr.abc.store import Store as ZarrStore
@@ -156,8 +160,9 @@ def read_attrs(store: ZarrStore, path: str) -> dict[str, Any] | None:
     attrs: dict[str, Any] = document.get("attributes", {})
     row = check_row(attrs.get("row"), path)
     rest = {key: value for key, value in attrs.items() if key != "row"}
-    if digest(rest) != row["attributes"]:
+    if digest(rest) != row.get("attributes"):
         raise DamagedError(f"The attributes of {path} are not what was written. {WAY_OUT}")
+    check_attrs(path, attrs)
     return attrs
 
 
@@ -216,16 +221,26 @@ class Total:
 # ---- tables and queries
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def columns() -> list[str]:
+    """The columns of the table of sessions."""
+    return [*contract("sessions").columns, "regions", "findings", "tables"]
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as the table of sessions, in the columns and dtypes of its contract."""
     import pyarrow as pa
 
-    columns = [*contract("sessions").columns, "regions", "findings", "tables"]
-    made = [{**row, "tables": sorted(row["tables"])} for row in rows]
-    table = pa.Table.from_pylist(
-        [{name: row.get(name) for name in columns} for row in made], schema=_schema(columns)
+    names, made = columns(), [{**row, "tables": sorted(row["tables"])} for row in rows]
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in names} for row in made], schema=_schema(names)
     )
-    return table.to_pandas()
+
+
+def nodes_of(row: Mapping[str, Any]) -> int:
+    """How many groups and arrays a session is, by its row."""
+    tables = row["tables"]
+    above = {name.partition("/")[0] for name in tables if "/" in name}
+    return 1 + len(above) + sum(1 + len(entry["arrays"]) for entry in tables.values())
 
 
 def _way_out(said: str, columns: list[str]) -> str:
@@ -257,21 +272,56 @@ def query(table: pd.DataFrame, where: str | None, what: str) -> pd.DataFrame:
     """
     if where is None:
         return table
+    numbered = table.assign(_row=np.arange(len(table)))
+    kept = _chosen(lambda db: db.from_df(numbered), where, what, list(table))
+    return table.iloc[kept].reset_index(drop=True)
+
+
+def query_arrow(table: pa.Table, where: str | None, what: str) -> pd.DataFrame:
+    """The same of a table of Arrow; only what is chosen becomes pandas."""
+    if where is not None:
+        import pyarrow as pa
+
+        numbered = table.append_column("_row", pa.array(np.arange(len(table))))
+        kept = _chosen(lambda db: db.from_arrow(numbered), where, what, table.column_names)
+        table = table.take(pa.array(kept))
+    return table.to_pandas()
+
+
+def _chosen(
+    relation: Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation],
+    where: str,
+    what: str,
+    columns: list[str],
+) -> NDArray[np.int64]:
+    """Which rows of a relation an expression chooses, by its column ``_row``."""
+    import duckdb
+
+    connection = _database(os.getpid()).cursor()
+    try:
+        found = relation(connection).filter(where).project("_row").fetchnumpy()["_row"]
+    except duckdb.Error as error:
+        raise UsageError(
+            f"where={where!r} over {what} cannot be run: {_way_out(str(error), columns)}"
+        ) from error
+    finally:
+        connection.close()
+    return np.sort(np.asarray(found, dtype=np.int64))
+
+
+@cache
+def _database(process: int) -> duckdb.DuckDBPyConnection:
+    """The empty database of a process that expressions are run by; nothing is ever kept in it.
+
+    To connect takes longer than a query. A process that was forked makes its own.
+    """
     import duckdb
 
     options: dict[str, Any] = {
         "enable_external_access": "false",
         "python_enable_replacements": "false",
+        "threads": "1",  # more of them take longer to wake than a query
     }
-    connection = duckdb.connect(config=options)
-    try:
-        connection.execute("SET lock_configuration = true")
-        chosen = connection.from_df(table.assign(_row=np.arange(len(table)))).filter(where)
-        kept = chosen.project("_row").fetchnumpy()["_row"]
-    except duckdb.Error as error:
-        raise UsageError(
-            f"where={where!r} over {what} cannot be run: {_way_out(str(error), list(table))}"
-        ) from error
-    finally:
-        connection.close()
-    return table.iloc[np.sort(np.asarray(kept, dtype=np.int64))].reset_index(drop=True)
+    made = duckdb.connect(config=options)
+    made.execute("SET lock_configuration = true")
+    return made

@@ -147,11 +147,20 @@ def _fewer(piece: Piece, attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_documents(piece: Piece, source: ZarrStore) -> dict[str, Buffer]:
     """Every document of a piece by key, as bytes; none is missing."""
-    paths = [piece.path]
+    between = [
+        parent
+        for name in piece.tables
+        for parent in layout.between(piece.path, f"{piece.path}/{table_path(name)}")
+    ]
+    return _documents(piece, [piece.path, *between], source)
+
+
+def _documents(piece: Piece, groups: list[str], source: ZarrStore) -> dict[str, Buffer]:
+    """The documents of these groups and of the tables of a piece, by key."""
+    paths = list(groups)
     for name, entry in piece.entries.items():
         where = f"{piece.path}/{table_path(name)}"
-        paths += [*layout.between(piece.path, where), where]
-        paths += [f"{where}/{segment(column)}" for column in entry["arrays"]]
+        paths += [where, *(f"{where}/{segment(column)}" for column in entry["arrays"])]
     keys = [f"{path}/zarr.json" for path in dict.fromkeys(paths)]
     named = [(f"{piece}: the document {key}", key) for key in keys]
     found = sync(together(lambda each: _get(*each, source), named, TOGETHER))
@@ -203,7 +212,11 @@ def _of_array(name: str, column: Column, documents: ZarrStore) -> Iterator[Chunk
 
 
 async def _transfer(
-    coming: list[Chunk], source: ZarrStore, writer: ZarrStore, moved: Moved
+    coming: list[Chunk],
+    source: ZarrStore,
+    writer: ZarrStore,
+    moved: Moved,
+    new_key: Callable[[str], str] = str,
 ) -> None:
     """Bring chunks over, many at once; each is checked before it is written."""
     largest = max((one.size for one in coming), default=1)
@@ -211,7 +224,7 @@ async def _transfer(
     async def one(chunk: Chunk) -> None:
         found = await _get(chunk.name, chunk.key, source)
         chunk.check(found)
-        await writer.set(chunk.key, found)
+        await writer.set(new_key(chunk.key), found)
         moved(len(found), 1)
 
     await together(one, coming, max(1, min(TOGETHER, HELD // largest)))
@@ -247,3 +260,65 @@ def _same_content(piece: Piece, table: Table, column: str, expected: str) -> Non
     values: Any = table.columns[column].values
     if values.chunk_digests() != expected:
         raise DamagedError(f"{table.name}/{column} of {piece} is not what was written. {WAY_OUT}")
+
+
+# ---- one table, within a store
+
+
+def copy_table(
+    source: ZarrStore,
+    path: str,
+    name: str,
+    entry: Mapping[str, Any],
+    target: ZarrStore,
+    new_path: str,
+) -> None:
+    """Copy a table of what lies at `path`, byte by byte, below another path or to another snapshot.
+
+    Raises
+    ------
+    DamagedError
+        Where its metadata or a chunk is missing, or is not what was written.
+    """
+    table = _alone(path, name, entry)
+
+    def new_key(key: str) -> str:
+        return f"{new_path}{key.removeprefix(path)}"
+
+    for parent in layout.between(new_path, f"{new_path}/{table_path(name)}"):
+        layout.put_group(target, parent, {}, only_if_absent=True)
+    for key, text in _documents(table, [], source).items():  # the engine knows arrays, then chunks
+        sync(target.set(new_key(key), text))
+    coming = list(chunks(table, source))
+    sync(_transfer(coming, source, target, lambda size, count: None, new_key))
+
+
+def is_whole(source: ZarrStore, path: str, name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether every document and every chunk of a table is what was written; reads all of it."""
+
+    async def one(chunk: Chunk) -> None:
+        chunk.check(await _get(chunk.name, chunk.key, source))
+
+    try:
+        sync(together(one, list(chunks(_alone(path, name, entry), source)), TOGETHER))
+    except DamagedError:
+        return False
+    return True
+
+
+def table_sizes(
+    source: ZarrStore, path: str, name: str, entry: Mapping[str, Any]
+) -> tuple[list[int], list[int]]:
+    """Bytes of every document, and of every chunk, of a table as it is stored."""
+    table = _alone(path, name, entry)
+    documents = [len(text) for text in _documents(table, [], source).values()]
+    return documents, sync(_sizes(list(chunks(table, source)), source))
+
+
+def table_size(source: ZarrStore, path: str, name: str, entry: Mapping[str, Any]) -> int:
+    """Bytes of a table as it is stored: its chunks and documents."""
+    return sum(map(sum, table_sizes(source, path, name, entry)))
+
+
+def _alone(path: str, name: str, entry: Mapping[str, Any]) -> Piece:
+    return Piece(path, path, {"tables": {name: entry}}, (name,))

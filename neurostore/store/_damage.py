@@ -6,11 +6,27 @@ import errno
 import re
 
 from neurostore.errors import DamagedError, StoreError
+from neurostore.store.urls import hidden
 
 WAY_OUT = "Bring the store back from a copy, or open an older snapshot (store.log())."
 _CAUSE = re.compile(r"^\s*[|`├╰][-─]*[>▶]\s*(.+)$", re.MULTILINE)
 _FILE = re.compile(r"\b(manifest|snapshot|chunk)_id=(\w+)")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_SERVICE = re.compile(r'code: "(\w+)", message: "([^"]*)"')
+_REFUSALS = {
+    r"NoSuchBucket|ContainerNotFound|bucket does not exist": "There is no such bucket: make it "
+    "first, with the tools of its provider",
+    r"loading credentials|no credentials|provided credentials|CredentialsNotLoaded": "No "
+    "credentials were found: give them as storage options, or anon=True for a bucket that is "
+    "public",
+    r"SignatureDoesNotMatch|InvalidAccessKeyId|ExpiredToken|InvalidToken|AuthFailure"
+    r"|AuthenticationFailed|Unauthenticated": "The credentials are wrong, or have run out",
+    r"Access ?Denied|AuthorizationFailure|Forbidden|PermissionDenied|status 403": "These "
+    "credentials do not allow it",
+    r"dispatch failure|timeout|timed out|SlowDown|ServiceUnavailable|InternalError": "The object "
+    "store does not answer as it should: look at the network, and repeat it",
+}
+"""What an object store says, and what it means; none of it is damage."""
 
 
 def said(error: BaseException) -> str:
@@ -22,7 +38,14 @@ def said(error: BaseException) -> str:
     more = f": {causes[-1]}" if causes and causes[-1] not in head else ""
     file = _FILE.search(text)
     where = f" ({file[1]}s/{file[2]})" if file and file[2] not in head else ""
-    return f"{head.rstrip('.')}{more}{where}"
+    line = _SERVICE.sub(r"\1: \2", hidden(f"{head.rstrip('.')}{more}{where}"))
+    return re.sub(r"Error \{ (.*?),? (?:aws_request_id|\.\.).*", r"\1", line)
+
+
+def refusal(error: BaseException) -> str | None:
+    """What it means where an object store refuses or does not answer; None for any other error."""
+    text = str(error)
+    return next((said for pattern, said in _REFUSALS.items() if re.search(pattern, text)), None)
 
 
 def pass_on(error: BaseException) -> None:
@@ -39,6 +62,9 @@ def panicked(error: BaseException) -> bool:
 def wrap(where: str, error: BaseException) -> StoreError:
     """An error while reading, naming the place: damage, unless the system refused to read."""
     text = f"{where} cannot be read: {type(error).__name__}: {said(error)}."
+    meaning = refusal(error)
+    if meaning is not None:
+        return StoreError(f"{text} {meaning}.")
     refused = _OS_ERROR.search(str(error))
     if refused and int(refused[1]) != errno.ENOENT:
         return StoreError(text)

@@ -1,4 +1,4 @@
-"""The sessions of a snapshot in one local file, which is used where it proves whole."""
+"""Catalogues in local files, one a snapshot, of which each part is used where it proves whole."""
 
 from __future__ import annotations
 
@@ -7,84 +7,59 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from neurostore import cache
-from neurostore.store._format import FORMAT, digest
+from neurostore.store._columnar import Catalogue, Records, read_table, table_bytes
+from neurostore.store._format import FORMAT
 
 KEPT = 64
 """Files of snapshots that stay, the newest; one that is asked for again is read from its store."""
-_FORM = "neurostore catalogue 2"
+_FORM = "neurostore catalogue 3"
 _log = logging.getLogger("neurostore")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Catalogue:
-    """What a snapshot keeps of its sessions beside their tables.
+def load(snapshot: str, bucket: str = "") -> Catalogue | None:
+    """The local copy of a snapshot's catalogue; None where there is none, or it is damaged.
 
-    Attributes
-    ----------
-    rows : list of dict
-        The catalogue's rows, by id.
-    texts : sequence of bytes
-        The other attributes of each, as JSON that is parsed where a session is opened.
+    Names and checksums are read at once, the table of queries and the records where they are asked
+    for; each part is held against its own digest then. A snapshot in a bucket goes by what
+    `_buckets.identity` says of it too.
     """
-
-    rows: list[dict[str, Any]]
-    texts: Sequence[bytes]
-
-    @classmethod
-    def of(cls, sessions: Sequence[Mapping[str, Any]]) -> Catalogue:
-        """From the attributes of every session, rows among them."""
-        rest = [{key: one[key] for key in one if key != "row"} for one in sessions]
-        return cls([one["row"] for one in sessions], [_json(one) for one in rest])
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {str(row["id"]): place for place, row in enumerate(self.rows)}
-
-    def attrs(self, id: str) -> dict[str, Any] | None:
-        """Attributes of a session, its row among them.
-
-        None where it has no such session, or its text is not the one whose digest its row holds.
-        """
-        place = self._places.get(id)
-        if place is None:
-            return None
-        row, attrs = self.rows[place], json.loads(self.texts[place])
-        return {**attrs, "row": row} if digest(attrs) == row["attributes"] else None
-
-
-def load(snapshot: str) -> Catalogue | None:
-    """The local copy of a snapshot's catalogue; None where there is none, or it is damaged."""
-    path = _path(snapshot)
-    if path is None:
-        return None
+    path = _path(snapshot, bucket)
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-    except OSError:
+        if path is None or (parts := _parts(path, snapshot)) is None:
+            return None
+        names = parts(0)
+    except (OSError, ValueError):
         return None  # absent, or not to be read: the store is the truth
-    if head != _head(snapshot, body):
+    if names is None:
         return None
-    rows, *texts = body.split(b"\n")
-    return Catalogue(json.loads(rows), texts)
+    ids, checksums = json.loads(names)
+    return Catalogue(
+        ids,
+        checksums,
+        lambda: _or_none(lambda: read_table(parts(1))),
+        lambda: _or_none(lambda: _records(parts(2))),
+    )
 
 
-def save(snapshot: str, catalogue: Catalogue) -> None:
+def save(snapshot: str, catalogue: Catalogue, bucket: str = "") -> None:
     """Keep a catalogue whose snapshot is of this format; said once where that cannot be."""
-    path = _path(snapshot)
-    if path is None:
+    path, records, table = _path(snapshot, bucket), catalogue.records, catalogue.table
+    if path is None or records is None or table is None:
         return
-    body = b"\n".join([_json(catalogue.rows), *catalogue.texts])
+    names = json.dumps([catalogue.ids, catalogue.checksums], separators=(",", ":")).encode()
+    parts = [names, table_bytes(table), records.joined()]
+    said = " ".join(f"{len(one)} {hashlib.sha256(one).hexdigest()}" for one in parts)
     beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(_head(snapshot, body) + b"\n" + body)
+        beside.write_bytes(b"".join([f"{_head(snapshot)} {said}\n".encode(), *parts]))
         beside.replace(path)
         _prune(path.parent)
     except OSError as error:
@@ -96,19 +71,48 @@ def save(snapshot: str, catalogue: Catalogue) -> None:
 _unwritable: set[Path] = set()
 
 
-def _path(snapshot: str) -> Path | None:
+def _parts(path: Path, snapshot: str) -> Callable[[int], bytes | None] | None:
+    """What reads a part of a file, None where it is another one than was written."""
+    with path.open("rb") as file:
+        head = file.readline(1000)
+        whole = os.fstat(file.fileno()).st_size
+    said = head.decode("ascii").removesuffix("\n")
+    if not (said.startswith(f"{_head(snapshot)} ") and head.endswith(b"\n")):
+        return None
+    words = said.split(" ")[-6:]
+    sizes, digests = [int(word) for word in words[::2]], words[1::2]
+    if whole != len(head) + sum(sizes):
+        return None
+
+    def read(number: int) -> bytes | None:
+        with path.open("rb") as file:
+            file.seek(len(head) + sum(sizes[:number]))
+            data = file.read(sizes[number])
+        return data if hashlib.sha256(data).hexdigest() == digests[number] else None
+
+    return read
+
+
+def _or_none(read: Callable[[], T | None]) -> T | None:
+    try:
+        return read()
+    except OSError:
+        return None  # removed meanwhile
+
+
+def _records(data: bytes | None) -> Records | None:
+    return None if data is None else Records.split(data)
+
+
+def _path(snapshot: str, bucket: str = "") -> Path | None:
     """Where the copy lies; None where caches are switched off."""
-    found = cache.folder()
-    return None if found is None else found / "catalogue" / f"{snapshot}.json"
+    found, name = cache.folder(), f"{snapshot}-{bucket}" if bucket else snapshot
+    return None if found is None else found / "catalogue" / f"{name}.json"
 
 
-def _head(snapshot: str, body: bytes) -> bytes:
-    """The first line: of which form and snapshot the file is, and the digest of the rest."""
-    return f"{_FORM} {FORMAT} {snapshot} {hashlib.sha256(body).hexdigest()}".encode()
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def _head(snapshot: str) -> str:
+    """How the first line begins: of which form and snapshot the file is."""
+    return f"{_FORM} {FORMAT} {snapshot}"
 
 
 def _prune(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,46 +63,65 @@ def refuse_beyond(session: str, table: Table, frames: int) -> None:
         )
 
 
-def refuse_links(
-    store: ZarrStore, changed: Iterable[str], rows: Mapping[str, Row | None], others: Iterable[Row]
-) -> None:
-    """Hold presentations against their stimuli, where a transaction changed one or the other.
+def found_broken(
+    at: Callable[[str], ZarrStore],
+    changed: Mapping[str, Row | None],
+    others: Iterable[Row],
+) -> Iterator[tuple[str, str, Finding]]:
+    """Presentations that do not fit their stimuli, where a transaction changed one or the other.
 
     Parameters
     ----------
-    store : Zarr store
-        The draft as it stands.
-    changed : iterable of str
-        Ids of what the transaction wrote.
-    rows : mapping
-        Their rows; None of what was deleted.
+    at : callable
+        Gives the Zarr store in which what lies at a path is to be read.
+    changed : mapping
+        What the transaction wrote by id: its row, None of what it deleted.
     others : iterable of rows
-        Of the sessions that the store has, read where a stimulus is new.
+        Of the sessions that the store has, read where a stimulus is new or deleted.
 
-    Raises
+    Yields
     ------
-    RefusedError
-        With the first presentation of a row that its stimulus does not have.
+    tuple
+        The id of the session, the id of the stimulus, and what is wrong.
     """
-    mine = list(changed)
-    there = [row for id in mine if (row := rows[id]) is not None]
+    there = [row for row in changed.values() if row is not None]
     sessions = [row for row in there if "session" in row]
-    new = [row for row in there if str(row["id"]).count("/") == 2 and "session" not in row]
-    if new:
-        sessions += [row for row in others if row["id"] not in mine]
-    for id, table in _presentations(store, sessions):
+    stimuli = {id for id in changed if _stimuli.is_stimulus(id) and id.count("/") == 2}
+    if stimuli:
+        sessions += [row for row in others if row["id"] not in changed]
+    for id, table in _presentations(at, sessions):
         path = _stimuli.path_of(_shown(table))
-        attrs = _catalogue.read_attrs(store, path)
+        attrs = _catalogue.read_attrs(at(path), path)
         if attrs is not None:
-            refuse_beyond(id, table, int(attrs["frames"]))
+            finding = beyond(id, table, int(attrs["frames"]))
+        else:
+            finding = _orphan(id, table) if f"/{path}" in stimuli else None
+        if finding is not None:
+            yield id, f"/{path}", finding
 
 
-def _presentations(store: ZarrStore, sessions: Iterable[Row]) -> Iterator[tuple[str, Table]]:
+def _orphan(session: str, table: Table) -> Finding:
+    name = _shown(table)
+    message = f"{session}: {table.name} presents the stimulus {name!r}, which would be deleted"
+    check = f"{table.contract}/row/link"
+    return Finding(check, "critical", table.name, "row", message, None, name, "a stimulus")
+
+
+def stimuli_of(at: Callable[[str], ZarrStore], rows: Iterable[Row]) -> set[str]:
+    """Ids of the stimuli that the presentations of some sessions name."""
+    shown = (_shown(table) for _, table in _presentations(at, rows))
+    return {f"/{_stimuli.path_of(name)}" for name in shown if name}
+
+
+def _presentations(
+    at: Callable[[str], ZarrStore], sessions: Iterable[Row]
+) -> Iterator[tuple[str, Table]]:
     from neurostore.store import layout
 
     for row in sessions:
         names = [name for name in row["tables"] if name.startswith(KIND)]
         path = session_path(str(row["id"]))
+        store = at(path)
         attrs = _catalogue.read_attrs(store, path) if names else None
         if attrs is None:  # or deleted by others since
             continue

@@ -154,6 +154,8 @@ def _table(store: ZarrStore, attrs: Attrs) -> Table:
     from neurostore.store import layout
 
     path = path_of(attrs["split"], attrs["version"])
+    if TABLE not in attrs["row"]["tables"]:
+        raise DamagedError(f"{path} has no rows. {WAY_OUT}")
     return layout.read_table(store, path, TABLE, attrs["row"]["tables"][TABLE])
 
 

@@ -208,10 +208,11 @@ def read_all(store: ZarrStore, total: Attrs | None) -> list[dict[str, Any]]:
             f"The commit names {total.get('stimuli')} stimuli and embeddings, {found['stimuli']} "
             f"are found, or another one than was written. {WAY_OUT}"
         )
-    return sorted(made, key=_order)
+    return sorted(made, key=order)
 
 
-def _order(attrs: Attrs) -> tuple[str, str, int]:
+def order(attrs: Attrs) -> tuple[str, str, int]:
+    """A stimulus, then its embeddings by encoder and version."""
     return attrs["stimulus"], attrs.get("encoder", ""), attrs.get("version", 0)
 
 

@@ -8,13 +8,15 @@ commits without letting Icechunk resolve anything.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -22,9 +24,13 @@ import icechunk
 from zarr.storage import WrapperStore
 
 from neurostore.errors import ConflictError, DamagedError, NotFoundError, StoreError, UsageError
-from neurostore.store import _fork, layout
-from neurostore.store._damage import WAY_OUT, panicked, said, wrap
+from neurostore.store import _expiry, _fork, _log, layout
+from neurostore.store._beside import beside
+from neurostore.store._damage import WAY_OUT, panicked, refusal, said, wrap
 from neurostore.store._format import digest
+from neurostore.store._leases import Lease
+from neurostore.store._said import check_about
+from neurostore.store._who import who
 from neurostore.store.urls import CREATING, Place, folder
 
 if TYPE_CHECKING:
@@ -49,8 +55,10 @@ class Commit:
     parent : str or None
         The snapshot that it was made on; None for the first.
     metadata : mapping
-        author, host, version, time, parent, transaction, sessions (id → "put", "update" or
-        "delete"), splits and stimuli (path → "put"), catalogue, split_catalogue and
+        author, host, version, time, parent, transaction, sessions (id → "put", "update", "delete",
+        "restore", "rename" or "merge"), splits and stimuli (path → "put"), renamed (old id → new
+        id), tables (id → names of those that changed), sizes (sessions, units and spikes of what
+        changed → before and after; older commits have neither), catalogue, split_catalogue and
         stimulus_catalogue (see `_catalogue.Total`), and a checksum over these and the message.
     """
 
@@ -82,6 +90,11 @@ class Commit:
         kinds = ("sessions", "splits", "stimuli")
         return {id: what for one in kinds for id, what in self.metadata.get(one, {}).items()}
 
+    @property
+    def words(self) -> list[str]:
+        """What was done, in a line or two, with counts."""
+        return _log.words(self)
+
     def to_json(self) -> dict[str, Any]:
         """As a plain mapping."""
         return {
@@ -93,6 +106,8 @@ class Commit:
             **{key: self.metadata.get(key) for key in ("author", "host", "version", "sessions")},
             "splits": self.metadata.get("splits", {}),
             "stimuli": self.metadata.get("stimuli", {}),
+            **{key: self.metadata.get(key, {}) for key in ("renamed", "tables", "sizes")},
+            "words": self.words,
         }
 
 
@@ -104,6 +119,7 @@ class Draft(Protocol):
     @property
     def store(self) -> ZarrStore: ...
     def below(self, path: str) -> ZarrStore: ...
+    def end(self) -> None: ...
 
 
 class Versions(Protocol):
@@ -119,6 +135,10 @@ class Versions(Protocol):
     def resolve(self, ref: str) -> str: ...
     def about(self, snapshot: str) -> Commit: ...
     def log(self, snapshot: str) -> Iterator[Commit]: ...
+    def branches(self) -> dict[str, str]: ...
+    def make_branch(self, name: str, snapshot: str) -> None: ...
+    def delete_branch(self, name: str) -> None: ...
+    def alone(self, branch: str) -> list[Commit]: ...
 
 
 class Below(WrapperStore[Any]):
@@ -147,6 +167,13 @@ class Below(WrapperStore[Any]):
         with self._named(key):
             await self._store.set(key, value)
 
+    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
+        for key, value in values:
+            await self.set(key, value)
+
+    async def clear(self) -> None:
+        await self.delete_dir("")
+
     async def delete(self, key: str) -> None:
         with self._named(key):
             await self._store.delete(key)
@@ -171,6 +198,7 @@ class IcechunkDraft:
 
     session: icechunk.Session
     base: str
+    lease: Lease
 
     @property
     def store(self) -> ZarrStore:
@@ -181,6 +209,10 @@ class IcechunkDraft:
         """The draft, writable only below a path."""
         return Below(self.session.store, path)
 
+    def end(self) -> None:
+        """Give its lease back, once it is committed or given up."""
+        self.lease.end()
+
 
 @dataclass(frozen=True)
 class IcechunkVersions:
@@ -188,6 +220,7 @@ class IcechunkVersions:
 
     place: Place
     repository: icechunk.Repository
+    branch: str = BRANCH
 
     _memory: ClassVar[dict[str, tuple[icechunk.Storage, threading.Lock]]] = {}
 
@@ -205,7 +238,7 @@ class IcechunkVersions:
             return _first_commit(entry[0], start, about)
         if place.kind != "local":
             raise UsageError(
-                f"Repositories are made in local folders and memory:// so far, found {place.url}."
+                f"A repository is made in a folder, in memory:// or in a bucket, found {place.url}."
             )
         target = Path(place.path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -225,8 +258,8 @@ class IcechunkVersions:
         return snapshot
 
     @classmethod
-    def open(cls, place: Place) -> IcechunkVersions:
-        """The repository at a place.
+    def open(cls, place: Place, branch: str = BRANCH) -> IcechunkVersions:
+        """The repository at a place, on one of its branches.
 
         Raises
         ------
@@ -241,12 +274,14 @@ class IcechunkVersions:
         else:
             storage = icechunk.local_filesystem_storage(str(folder(place)))
         with _named(place):
-            return cls(place, icechunk.Repository.open(storage))
+            return cls(place, icechunk.Repository.open(storage, config=_limits()), branch)
 
     def head(self) -> str:
-        """The newest snapshot."""
+        """The newest snapshot of the branch."""
         with _named(self.place):
-            return self.repository.lookup_branch(BRANCH)
+            if self.branch != BRANCH and self.branch not in self.repository.list_branches():
+                raise NotFoundError("branch", self.branch, self.branches(), self.place.url)
+            return self.repository.lookup_branch(self.branch)
 
     def read(self, snapshot: str) -> ZarrStore:
         """A snapshot as a read-only Zarr store."""
@@ -254,10 +289,12 @@ class IcechunkVersions:
             return self.repository.readonly_session(snapshot_id=snapshot).store
 
     def begin(self) -> IcechunkDraft:
-        """A draft on top of the newest snapshot."""
+        """A draft on the newest snapshot of the branch, with a lease older than all of it."""
+        base = self.head()  # which says where there is no such branch any more
         with _named(self.place, "written"):
-            session = self.repository.writable_session(BRANCH)
-            return IcechunkDraft(session, session.snapshot_id)
+            lease = Lease(beside(self.place), {**who(), "pid": os.getpid(), "base": base})
+            session = self.repository.writable_session(self.branch)
+            return IcechunkDraft(session, session.snapshot_id, lease)
 
     def commit(
         self, draft: IcechunkDraft, message: str, check: Callable[[str], Mapping[str, Any]]
@@ -271,7 +308,8 @@ class IcechunkVersions:
             with the groups to make sure of under ``"parents"``.
         """
         with self._lock(), _named(self.place, "written"):
-            head = self.repository.lookup_branch(BRANCH)
+            draft.lease.refuse_ended()
+            head = self.head()
             about = dict(check(head))
             parents = about.pop("parents", ())
             if head != draft.base:
@@ -292,6 +330,8 @@ class IcechunkVersions:
             if name in self._tags():
                 there = self.repository.lookup_tag(name)
                 raise UsageError(f"The tag {name!r} names {there} already; tags never move.")
+            if name in self.repository.list_branches():
+                raise UsageError(f"There is a branch {name!r}. Give the tag another name.")
             try:
                 self.repository.create_tag(name, snapshot)
             except icechunk.IcechunkError as error:
@@ -303,9 +343,10 @@ class IcechunkVersions:
             tags = self._tags()
             if ref in tags:
                 return self.repository.lookup_tag(ref)
-            if ref == BRANCH:
-                return self.head()
-            known = [commit.snapshot for commit in self.log(self.head())]
+            branches = {self.branch: self.head(), **self.branches()}
+            if ref in branches:
+                return branches[ref]
+            known = [c.snapshot for head in branches.values() for c in self.log(head)]
             known += [c.snapshot for tag in sorted(tags) for c in self._ancestry(tag=tag)]
         hits = {one for one in known if one == ref or (len(ref) >= 4 and one.startswith(ref))}
         if len(hits) != 1:
@@ -322,20 +363,75 @@ class IcechunkVersions:
         with _named(self.place):
             yield from self._ancestry(snapshot_id=snapshot)
 
+    def branches(self) -> dict[str, str]:
+        """The newest snapshot of every branch."""
+        with _named(self.place):
+            names = sorted(self.repository.list_branches())
+            return {name: self.repository.lookup_branch(name) for name in names}
+
+    def make_branch(self, name: str, snapshot: str) -> None:
+        """Begin a branch at a snapshot."""
+        with self._lock(), _named(self.place, "written"):
+            for what, names in (("tag", self._tags()), ("branch", self.branches())):
+                if name in names:
+                    raise UsageError(f"There is a {what} {name!r}. Give the branch another name.")
+            self.repository.create_branch(name, snapshot)
+
+    def delete_branch(self, name: str) -> None:
+        """Take a branch away; what no tag or other branch holds cannot be reached any more."""
+        with self._lock(), _named(self.place, "written"):
+            self.repository.delete_branch(name)
+
+    def alone(self, branch: str) -> list[Commit]:
+        """The commits that a branch holds and no tag or other branch does, newest first."""
+        with _named(self.place):
+            others = [head for name, head in self.branches().items() if name != branch]
+            others += [self.repository.lookup_tag(name) for name in sorted(self._tags())]
+            held = {commit.snapshot for head in others for commit in self.log(head)}
+            return [one for one in self.log(self.branches()[branch]) if one.snapshot not in held]
+
+    def reachable(self) -> tuple[int, int]:
+        """Bytes of the chunk files that any snapshot holds, and of a chunk that needs no file."""
+        with _named(self.place):
+            least = self.repository.config.inline_chunk_threshold_bytes
+            held = self.repository.chunk_storage_stats().native_bytes
+            return int(held), 512 if least is None else int(least)
+
     def _ancestry(self, **which: str) -> Iterator[Commit]:
+        """A history; where it breaks off, as it is to whoever opens the repository now.
+
+        The engine keeps what it has read, and an expiry gives the oldest commit another parent.
+        """
+        seen = 0
+        try:
+            for commit in self._walk(**which):
+                seen += 1
+                yield commit
+            return
+        except (icechunk.IcechunkError, DamagedError):
+            now = self.open(self.place, self.branch)
+        yield from islice(now._walk(**which), seen, None)
+
+    def _walk(self, **which: str) -> Iterator[Commit]:
         tags: dict[str, list[str]] = {}
         for name in sorted(self._tags()):
             named = self.repository.lookup_tag(name)
             self.repository.lookup_snapshot(named)  # a damaged tag names one that is not there
             tags.setdefault(named, []).append(name)
-        expected = which.get("snapshot_id")
+        oldest, expected = "", which.get("snapshot_id")
         for info in self.repository.ancestry(**which):
-            if info.id == ROOT:
+            if info.id == ROOT and (expected in (None, ROOT) or self._begins(oldest)):
                 return
+            if info.id == ROOT:
+                break
             commit = _commit(info, expected, tuple(tags.get(info.id, ())))
-            expected = commit.metadata["parent"]
+            oldest, expected = info.id, commit.metadata["parent"]
             yield commit
         raise DamagedError(f"The history of {self.place.url} breaks off at {expected}. {WAY_OUT}")
+
+    def _begins(self, snapshot: str) -> bool:
+        """Whether an expiry has let a history begin at a snapshot."""
+        return snapshot in _expiry.begins(beside(self.place))
 
     def _tags(self) -> set[str]:
         """Names of all tags; Icechunk's own list leaves out one whose file is damaged."""
@@ -376,6 +472,13 @@ class IcechunkVersions:
             lock.release()
 
 
+def _limits(storage: icechunk.StorageSettings | None = None) -> icechunk.RepositoryConfig:
+    """What a repository may not set for its readers: with none at once, reads wait for ever."""
+    return icechunk.RepositoryConfig(
+        max_concurrent_requests=256, get_partial_values_concurrency=10, storage=storage
+    )
+
+
 def _first_commit(
     storage: icechunk.Storage, start: Callable[[ZarrStore], None], about: dict[str, Any]
 ) -> str:
@@ -401,6 +504,7 @@ def _commit(
         raise DamagedError(f"Commit {info.id} is not what was written. {WAY_OUT}")
     if expected not in (None, info.id):
         raise DamagedError(f"The history leads to {info.id}, expected {expected}. {WAY_OUT}")
+    check_about(info.id, about)
     parent = None if about["parent"] == ROOT else about["parent"]
     when = datetime.fromisoformat(about["time"])
     return Commit(info.id, parent, when, info.message, about, tags)
@@ -420,7 +524,10 @@ def _named(place: Place, doing: str = "read") -> Iterator[None]:
     except icechunk.IcechunkError as error:
         if doing == "read":
             raise wrap(f"The store at {place.url}", error) from error
-        raise StoreError(f"The store at {place.url} cannot be {doing}: {said(error)}.") from error
+        meaning = refusal(error)
+        more = "" if meaning is None else f" {meaning}."
+        text = f"The store at {place.url} cannot be {doing}: {said(error)}.{more}"
+        raise StoreError(text) from error
     except OSError as error:
         if isinstance(error, StoreError):
             raise

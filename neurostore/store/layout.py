@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +28,10 @@ from zarr.core.sync import sync
 from neurostore.clocks import Clock
 from neurostore.errors import DamagedError, StoreError, UsageError
 from neurostore.schemas import JSON, Column, Table, Values, contract
-from neurostore.store import _arrays, _damage, _fork
+from neurostore.schemas import layout as check_layout
+from neurostore.store import _arrays, _caps, _damage, _fork
 from neurostore.store._format import CHUNK, FORMAT, chunk_digest, digest, segment, table_path
+from neurostore.store._said import check_table
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -46,12 +47,7 @@ DENSE_ROWS = 64
 _RUN = 1 << 25
 """Bytes written at once."""
 
-CODECS = {
-    *("bytes", "transpose", "zstd", "blosc", "gzip", "crc32c", "sharding_indexed", "vlen-utf8"),
-    "numcodecs.pcodec",
-}
-_DTYPE = re.compile(r"bool|string|u?int(8|16|32|64)|float(16|32|64)")
-_PACKED = ["numcodecs.pcodec", "crc32c"]
+_PACKED = ("numcodecs.pcodec", "crc32c")
 _PCODEC = ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")
 
 
@@ -84,10 +80,14 @@ def codecs_of(
     return {"serializer": serializer, "compressors": crc, "filters": None}
 
 
-def chunk_rows(shape: tuple[int, ...], dense: bool) -> int:
-    """Rows in a chunk: all of them in small arrays, `DENSE_ROWS` in dense activity."""
+def chunk_rows(shape: tuple[int, ...], dense: bool, itemsize: int = 1) -> int:
+    """Rows in a chunk: all of them in small arrays, `DENSE_ROWS` in dense activity.
+
+    Fewer where they are so wide that a chunk would hold more than any is read of.
+    """
     width = max(1, prod(shape[1:]))
     rows = DENSE_ROWS if dense else max(1, CHUNK // width)
+    rows = min(rows, max(1, _caps.CHUNK_BYTES // (width * itemsize)))
     return max(1, min(rows, shape[0]) if shape else 1)
 
 
@@ -96,6 +96,7 @@ def write_table(
 ) -> dict[str, JSON]:
     """Write a table below the session at `path`; gives its entry in the session's row."""
     where = f"{path}/{table_path(table.name)}"
+    _caps.refuse_columns(where, len(table.columns), UsageError)
     for parent in between(path, where):
         put_group(store, parent, {}, only_if_absent=True)
     put_group(store, where, {"name": table.name, "contract": table.contract, **table.attrs})
@@ -117,8 +118,9 @@ def _write_column(
 ) -> str:
     values, path, written = column.values, f"{where}/{segment(name)}", _arrays.Ends(store)
     dtype, dense = np.dtype(values.dtype), table.name.startswith("activity/")
-    rows = chunk_rows(values.shape, dense and len(values.shape) > 1)
+    rows = chunk_rows(values.shape, dense and len(values.shape) > 1, dtype.itemsize)
     chunks = (rows, *(max(1, length) for length in values.shape[1:]))
+    _caps.refuse_chunk(path, chunks, dtype, UsageError)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr version 3")
         array = zarr.create_array(
@@ -136,6 +138,8 @@ def _write_column(
     total = hashlib.sha256()
     with ThreadPoolExecutor(1) as beside:  # neither the digest nor an encoder holds the GIL
         for first, run in _runs(values, rows):
+            for chunk in range(0, len(run), rows):
+                _caps.refuse_text(path, run[chunk : chunk + rows])
             digests = beside.submit(_chunk_digests, run, rows)
             array[first : first + len(run)] = run
             total.update(digests.result())
@@ -181,9 +185,10 @@ def put_group(
 def _put_document(
     store: ZarrStore, path: str, document: Mapping[str, Any], *, only_if_absent: bool = False
 ) -> None:
-    buffer = Buffer.from_bytes(json.dumps(document).encode())
+    key, data = f"{path}/zarr.json".lstrip("/"), json.dumps(document).encode()
+    _caps.refuse_document(key, document, data)
     write = store.set_if_not_exists if only_if_absent else store.set
-    sync(write(f"{path}/zarr.json".lstrip("/"), buffer))
+    sync(write(key, Buffer.from_bytes(data)))
 
 
 # ---- reading
@@ -202,12 +207,7 @@ def get_document(store: ZarrStore, path: str) -> dict[str, Any] | None:
         raise _damage.wrap(key, error) from error
     if buffer is None:
         return None
-    try:
-        document: dict[str, Any] = json.loads(buffer.to_bytes())
-        document["attributes"].keys()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{key} is no Zarr metadata: {error!r}. {_damage.WAY_OUT}") from error
-    return document
+    return _caps.parse(key, buffer.to_bytes())
 
 
 def children(store: ZarrStore, path: str) -> list[str]:
@@ -343,45 +343,46 @@ def read_table(store: ZarrStore, path: str, name: str, entry: Mapping[str, Any])
         Where the metadata is not what was written.
     """
     where = f"{path}/{table_path(name)}"
+    _caps.refuse_columns(where, len(entry["arrays"]))
     found = documents(store, where, entry["arrays"])
     if digest(found) != entry["metadata"]:
         raise DamagedError(f"The metadata of {where} is not what was written. {_damage.WAY_OUT}")
     group = dict(found.pop("").get("attributes", {}))
+    check_table(where, group)
+    said = group.pop("name"), group.pop("contract")
+    if said != (name, entry["contract"]):
+        raise DamagedError(
+            f"{where} is {said!r:.200}, its row says {name!r:.200}. {_damage.WAY_OUT}"
+        )
     contract(entry["contract"])
     try:
         columns = {key: _column(store, where, key, document) for key, document in found.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{where} does not lie as format {FORMAT} says: {error!r}.") from error
-    return Table(group.pop("name"), group.pop("contract"), columns, group)
+        raise StoreError(
+            f"{where} does not lie as format {FORMAT} says: {error!r:.300}."
+        ) from error
+    table = Table(*said, columns, group)
+    if wrong := check_layout(table):
+        raise DamagedError(f"{where}: {wrong[0].message}. {_damage.WAY_OUT}")
+    if table.rows != entry["rows"]:
+        raise DamagedError(
+            f"{where} has {table.rows:,} rows, its session says {entry['rows']:,}. "
+            f"{_damage.WAY_OUT}"
+        )
+    return table
 
 
 def _column(store: ZarrStore, where: str, name: str, document: Mapping[str, Any]) -> Column:
     path = f"{where}/{segment(name)}"
-    kinds = set(_codec_names(document["codecs"]))
-    if not kinds <= CODECS:
-        raise StoreError(
-            f"{path} uses the codecs {', '.join(sorted(kinds - CODECS))}, which are never opened; "
-            f"known: {', '.join(sorted(CODECS))}."
-        )
-    kind = document["data_type"]
-    if not (isinstance(kind, str) and _DTYPE.fullmatch(kind)):
-        raise StoreError(f"{path} has the data type {kind!r}; only flat numbers, bools and text.")
-    dtype = np.dtypes.StringDType() if kind == "string" else np.dtype(kind)
+    said = _caps.array_layout(path, document)
     attrs = dict(document["attributes"])
     attrs.pop("name", None)
     ends = attrs.pop(_arrays.CHECKSUMS, "")
-    chunks = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    packed = len(chunks) == 1 and list(_codec_names(document["codecs"])) == _PACKED
-    array = StoredArray(store, path, tuple(document["shape"]), dtype, chunks, ends, packed)
-    return Column(tuple(document["dimension_names"]), array, attrs)
-
-
-def _codec_names(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    for codec in codecs:
-        yield str(codec["name"])
-        inner = codec.get("configuration") or {}
-        for key in ("codecs", "index_codecs"):  # of sharding
-            yield from _codec_names(inner.get(key, ()))
+    if ends and len(bytes.fromhex(ends)) != 4 * said.n_chunks:
+        raise ValueError(f"{path} has {said.n_chunks:,} chunks and {len(ends) / 8:g} checksums")
+    packed = len(said.chunks) == 1 and said.codecs == _PACKED
+    array = StoredArray(store, path, said.shape, said.dtype, said.chunks, ends, packed)
+    return Column(said.dims, array, attrs)
 
 
 @dataclass(frozen=True, eq=False)

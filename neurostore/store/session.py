@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from neurostore.cache._packed import check_index
 from neurostore.clocks import MISSING, Clock, as_seconds, exact
 from neurostore.errors import (
     DamagedError,
@@ -21,8 +22,7 @@ from neurostore.errors import (
     counted,
 )
 from neurostore.intervals import Intervals
-from neurostore.schemas import Column, Finding, Table
-from neurostore.schemas import layout as check_layout
+from neurostore.schemas import Column, Finding, Table, migrate
 from neurostore.splits import Timeline, TrialRows
 from neurostore.store import _cached, _catalogue
 from neurostore.store._chunks import Chunks
@@ -130,8 +130,13 @@ class Session:
 
     # ---- tables
 
-    def stored(self, name: str) -> Table:
+    def stored(self, name: str, version: str | None = None) -> Table:
         """A table as it lies in the store: ticks, every column lazy.
+
+        Parameters
+        ----------
+        version : str, optional
+            ``"v2"``: migrated to that version of its contract while it is read.
 
         Raises
         ------
@@ -146,18 +151,17 @@ class Session:
         from neurostore.store.layout import read_table
 
         table = read_table(self._zarr, session_path(self.id), name, entries[name])
-        wrong = check_layout(table)
-        if wrong:
-            raise DamagedError(f"{self.id}: {wrong[0].message}")
-        return table
+        return table if version is None else migrate(table, version)
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str, version: str | None = None) -> Table:
         """A table as `stored` gives it, for those who read it again and again.
 
         Its values are decoded once, into the window cache (see `neurostore.cache`), and mapped into
         memory from there; strings are objects. Where there is no cache, and for stores in memory,
-        it is the stored one.
+        it is the stored one; with `version` it is the stored one migrated, as of `stored`.
         """
+        if version is not None:
+            return self.stored(name, version)
         if name not in self.attrs["row"]["tables"]:
             return self.stored(name)  # which says what there is
         found = _cached.table(self, name)
@@ -521,7 +525,9 @@ class Session:
 
     @cached_property
     def _blocks(self) -> NDArray[np.int64]:
-        return np.asarray(self._spikes.columns["block"].values[:])
+        block = np.asarray(self._spikes.columns["block"].values[:])
+        check_index(block, self._spikes.rows, f"spikes of {self.id}")
+        return block
 
     def _first(self, tick: int) -> int:
         """The first spike at or after a tick, by the block index."""
@@ -572,11 +578,21 @@ class Session:
     ) -> list[list[NDArray[Any]]]:
         """Rows [first, stop) of columns of spikes, one array a pair; read together."""
         columns: dict[str, Any] = {name: self._spikes.columns[name].values for name in names}
-        return self._chunks.get(columns, rows)
+        found = self._chunks.get(columns, rows)
+        for name, pieces in zip(names, found, strict=True):
+            if name == "unit":
+                self._refuse_units(pieces)
+        return found
 
     def _pieces(self, column: str, rows: Sequence[tuple[int, int]]) -> list[NDArray[Any]]:
         """Rows [first, stop) of one column."""
         return self._columns((column,), rows)[0]
+
+    def _refuse_units(self, found: Sequence[NDArray[Any]]) -> None:
+        units = int(self.attrs["row"]["n_units"])
+        last = max((int(one.max()) for one in found if len(one)), default=-1)
+        if last >= units:
+            raise DamagedError(f"The spikes of {self.id} name a unit {last}; there are {units}.")
 
     def _piece(self, column: str, start: int, stop: int) -> NDArray[Any]:
         return self._pieces(column, [(start, stop)])[0]

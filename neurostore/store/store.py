@@ -2,48 +2,89 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from neurostore.cache import Cache, current
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
 from neurostore.schemas import Finding, Table
 from neurostore.splits import Part, Split
-from neurostore.store import _catalogue, _presented, _splits, _stimuli, _stored_stimulus
+from neurostore.store import (
+    _catalogue,
+    _log,
+    _optimized,
+    _presented,
+    _readable,
+    _splits,
+    _stimuli,
+    _stored_stimulus,
+    _when,
+)
+from neurostore.store._columnar import Catalogue, nodes
 from neurostore.store._damage import WAY_OUT
+from neurostore.store._faults import Fault
 from neurostore.store._format import FORMAT, session_path
 from neurostore.store._forms import Form, open_form
 from neurostore.store.session import Session
-from neurostore.store.urls import Place, apart, parse
+from neurostore.store.urls import Place, apart, parse, several
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
     from zarr.abc.store import Store as ZarrStore
 
-    from neurostore.store._local import Catalogue
+    from neurostore.store._erase import Erased
+    from neurostore.store._expiry import Expired
+    from neurostore.store._gc import Collected
+    from neurostore.store._lineage import Lineage
+    from neurostore.store._migrate import Migrated
+    from neurostore.store._verify import Progress, Report
     from neurostore.store._versions import Commit, Versions
+    from neurostore.store.difference import Difference
+    from neurostore.store.edit import Edit
     from neurostore.store.release import Published
+    from neurostore.store.space import Space
     from neurostore.store.transaction import Transaction
 
+_logger = logging.getLogger("neurostore")
+_MAIN = "main"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""How tags and branches are named."""
 
-def create(url: str | Path) -> Store:
-    """A new, empty store at a local folder, or in memory (``memory://name``).
+T = TypeVar("T")
+
+
+def create(url: str | Path, storage_options: Mapping[str, Any] | None = None) -> Store:
+    """A new, empty store at a local folder, in memory (``memory://name``) or in a bucket.
+
+    Parameters
+    ----------
+    url : str or Path
+        A folder that is not there yet or is empty; ``s3://bucket/prefix`` (or gs, az) where nothing
+        lies yet. The bucket itself must be there.
+    storage_options : mapping, optional
+        Of a bucket, as fsspec takes them: ``{"key": ..., "secret": ..., "endpoint_url": ...}``.
 
     Raises
     ------
     UsageError
         Where there is something already.
+    StoreError
+        Where it cannot be written.
     """
     from neurostore.store import layout
-    from neurostore.store._versions import IcechunkVersions
-    from neurostore.store.transaction import who
+    from neurostore.store._repository import engine
+    from neurostore.store._who import who
 
-    place = parse(url)
+    place = parse(url, storage_options)
 
     def start(store: ZarrStore) -> None:
         layout.put_group(store, "", {"neurostore_format": FORMAT})
@@ -52,14 +93,17 @@ def create(url: str | Path) -> Store:
     about = who() | {"sessions": {}, "catalogue": _catalogue.Total().to_json()}
     about |= {"splits": {}, "split_catalogue": _catalogue.Total(of="splits").to_json()}
     about |= {"stimuli": {}, "stimulus_catalogue": _catalogue.Total(of="stimuli").to_json()}
-    IcechunkVersions.create(place, start, about)
-    return open(url)
+    engine(place).create(place, start, about)
+    return open(url, storage_options=storage_options)
 
 
 def open(
     url: str | Path | Sequence[str | Path],
     snapshot: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    *,
+    branch: str | None = None,
+    allow_damaged: bool = False,
 ) -> Store:
     """The store at a URL, at its newest snapshot or at the one (or the tag) named.
 
@@ -67,27 +111,45 @@ def open(
 
     Parameters
     ----------
-    url : str or Path
-        A repository in a local folder or ``memory://name``; ``url@tag`` at a tag. Or a release at
-        any URL that fsspec knows. Several URLs as one catalogue are refused so far.
+    url : str or Path, or a sequence of them
+        A repository in a local folder, ``memory://name`` or a bucket: ``s3://``, ``gs://`` or
+        ``az://``; ``url@tag`` at a tag. Or a release at any URL that fsspec knows. Several open as
+        one store, read only: a sequence, or a text with `` + `` between them.
     snapshot : str, optional
-        A tag, or a snapshot id or its unique start; the store is then read only.
+        A tag, a snapshot id or its unique start, or a date (see `Store.at`); the store is then
+        read only. Of several stores a tag that each of them has, or one a store, joined by ``+``.
     storage_options : mapping, optional
-        As fsspec takes them; a local folder and memory take none.
+        As fsspec takes them (``docs/how-to/object-stores.md``); a local folder and memory take
+        none. Of several stores, for all that take any.
+    branch : str, optional
+        A branch instead of ``main``: its newest snapshot is shown, and it is what is written.
+    allow_damaged : bool
+        Read around damage: `Store.sessions` has a column `damage`, `Store.damage` says what cannot
+        be read, and reading that alone is an error. The store is then read only.
 
     Raises
     ------
     NotFoundError, DamagedError, StoreError, UsageError
     """
-    if not isinstance(url, (str, Path)):
-        raise UsageError(f"One store opens at a time so far, found {len(url)} URLs.")
-    text, tag = apart(url)
+    urls = several(url)
+    if len(urls) != 1:
+        from neurostore.store._several import Several
+
+        if branch is not None or allow_damaged:
+            raise UsageError(
+                f"A branch, and reading around damage, are of one store, found {len(urls)} URLs. "
+                "Open that one alone."
+            )
+        return Several.open(urls, snapshot, storage_options)
+    text, tag = apart(urls[0])
     if tag is not None and snapshot is not None:
-        raise UsageError(f"{url} names the tag {tag!r}, and snapshot={snapshot!r} is given too.")
-    form, ref = open_form(parse(text, storage_options)), tag or snapshot
+        raise UsageError(f"{text} names the tag {tag!r}, and snapshot={snapshot!r} is given too.")
+    if branch is not None:
+        _check_name("branch", branch)
+    form, ref = open_form(parse(text, storage_options), branch or _MAIN), tag or snapshot
     if ref is None:
-        return Store(form, form.head())
-    return Store(form, form.versions.resolve(ref), pinned=True)
+        return Store(form, form.head(), allow_damaged=allow_damaged)
+    return Store(form, _when.resolve(form, ref), pinned=True, allow_damaged=allow_damaged)
 
 
 class Store:
@@ -97,6 +159,9 @@ class Store:
     it was. It pickles as (URL, snapshot), and is opened again where it is unpickled.
     """
 
+    snapshot: str
+    pinned: bool
+
     def __init__(
         self,
         form: Form,
@@ -104,16 +169,23 @@ class Store:
         *,
         pinned: bool = False,
         catalogue: Catalogue | None = None,
+        allow_damaged: bool = False,
     ) -> None:
         self._form = form
         self.pinned = pinned
+        self.allow_damaged = allow_damaged
+        self._last: tuple[str, Catalogue] | None = None
+        self._catalogue: Catalogue | None = None
         self._see(snapshot, catalogue)
 
     def _see(self, snapshot: str, catalogue: Catalogue | None = None) -> None:
+        if self._catalogue is not None:
+            self._last = (self.snapshot, self._catalogue)
         self.snapshot = snapshot
-        for cached in ("zarr", "_commit", "split_rows", "stimulus_rows"):
-            self.__dict__.pop(cached, None)
-        self._catalogue = catalogue or self._form.cached(snapshot)
+        for name in ("zarr", "_commit", "_around", "split_rows", "stimulus_rows"):
+            self.__dict__.pop(name, None)
+        cached = None if self.allow_damaged else self._form.cached(snapshot)
+        self._catalogue = catalogue or cached
         if self._catalogue is None:
             self._check_format()
 
@@ -145,7 +217,9 @@ class Store:
     @cached_property
     def zarr(self) -> ZarrStore:
         """The snapshot as a read-only Zarr store."""
-        return self._versions.read(self.snapshot)
+        from neurostore.store._keys import Keys
+
+        return Keys(self._versions.read(self.snapshot))
 
     @property
     def cache(self) -> Cache | None:
@@ -158,7 +232,8 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.url.startswith("memory://"):
             raise UsageError(f"{self.url} lies in this process and cannot go to another one.")
-        return _reopen, (self._form.place, self.snapshot, self.pinned)
+        place, branch = self._form.place, self._form.branch
+        return _reopen, (place, self.snapshot, self.pinned, branch, self.allow_damaged)
 
     def __repr__(self) -> str:
         return f"<Store {self.url} at {self.snapshot}: {self._total['sessions']} sessions>"
@@ -185,13 +260,64 @@ class Store:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The catalogue's rows as they are kept with the sessions, checked."""
+        return self._of_catalogue(lambda found: found.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all sessions, sorted."""
+        return self._of_catalogue(lambda found: found.ids)
+
+    @property
+    def table(self) -> pa.Table:
+        """The catalogue's columns, and one of how many groups and arrays each session is."""
+        return self._of_catalogue(lambda found: found.table)
+
+    def row(self, id: str) -> dict[str, Any] | None:
+        """The catalogue's row of a session; None where it has none of this id."""
+        return self._of_catalogue(lambda found: found.row(id)) if id in self else None
+
+    def _of_catalogue(self, part: Callable[[Catalogue], T | None]) -> T:
+        """A part of the catalogue; read from the store where the copy at hand does not hold it."""
+        if self.allow_damaged and self._catalogue is None:
+            self._catalogue = Catalogue.of(self._around.of("sessions"))
         if self._catalogue is None:  # another process may have read it meanwhile
-            self._catalogue = self._form.cached(self.snapshot) or self._read_all()
-        return self._catalogue.rows
+            self._catalogue = self._form.cached(self.snapshot)
+        found = None if self._catalogue is None else part(self._catalogue)
+        if found is None:
+            self._catalogue = self._form.keep(self.snapshot, self._carried() or self._read_all())
+            found = part(self._catalogue)
+        if found is None:
+            raise DamagedError(f"The catalogue of {self.url} cannot be read. {WAY_OUT}")
+        return found
+
+    def _carried(self) -> Catalogue | None:
+        """From the catalogue of another snapshot that is at hand, or lies beside the repository."""
+        from neurostore.store._carried import carried
+
+        def known(snapshot: str) -> Catalogue | None:
+            if snapshot == self.snapshot:
+                return None  # what this machine has of it does not hold all
+            if self._last is not None and self._last[0] == snapshot:
+                return self._last[1]
+            return self._form.cached(snapshot)
+
+        return carried(self._versions, self.snapshot, known, self._form.beside())
 
     def _read_all(self) -> Catalogue:
-        sessions = _catalogue.read_all(self.zarr, self._total)
-        return self._form.keep(self.snapshot, sessions)
+        return Catalogue.of(_catalogue.read_all(self.zarr, self._total))
+
+    @cached_property
+    def _around(self) -> _readable.Snapshot:
+        """What can be read of this snapshot, each thing for itself."""
+        log = self._versions.log
+        found = _readable.read(self.zarr, self._commit, lambda: log(self.snapshot))
+        found.faults.extend(_readable.tables(self.zarr, found))
+        return found
+
+    @property
+    def damage(self) -> list[Fault]:
+        """What cannot be read, as far as metadata tells; `verify` looks at every value."""
+        return list(self._around.faults)
 
     def sessions(self, where: str | None = None) -> pd.DataFrame:
         """The catalogue: one row a session.
@@ -205,9 +331,13 @@ class Store:
         -------
         pandas.DataFrame
             id, dataset, session, subject, species, n_units, n_spikes, n_trials, start, stop and
-            observed (seconds), regions, findings (how many), tables.
+            observed (seconds), regions, findings (how many), tables; with `allow_damaged` also
+            damage (text), and a row of its id alone for a session that cannot be read.
         """
-        return _catalogue.query(_catalogue.frame(self.rows), where, "sessions")
+        if self.allow_damaged:
+            return _catalogue.query(self._around.frame(), where, "sessions")
+        table = self.table.select(_catalogue.columns())
+        return _catalogue.query_arrow(table, where, "sessions")
 
     def units(
         self, where: str | None = None, sessions: Sequence[str] | None = None
@@ -226,16 +356,21 @@ class Store:
         pandas.DataFrame
             session, dataset, unit, n_spikes, observed (seconds), rate_hz, region, ...
         """
-        import pandas as pd
+        chosen = self.ids if sessions is None else sorted({*sessions} & {*self.ids})
+        return _joined_units(self._unit_frames(chosen), where)
 
-        ids = [row["id"] for row in self.rows if "units" in row["tables"]]
-        ids = ids if sessions is None else [id for id in ids if id in set(sessions)]
-        frames = [_unit_frame(self.session(str(id))) for id in ids]
-        known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
-        if not frames:
-            return _catalogue.query(pd.DataFrame({name: [] for name in known}), where, "units")
-        joined = pd.concat(frames, ignore_index=True)
-        return _catalogue.query(joined, where, "units")
+    def _unit_frames(self, ids: Iterable[Any]) -> Iterator[pd.DataFrame]:
+        for id in ids:
+            try:
+                session = self.session(str(id))
+                if "units" in session.tables:
+                    yield _unit_frame(session)
+            except DamagedError as error:
+                if not self.allow_damaged:
+                    raise
+                fault = Fault.critical(str(id), "store/damage", error.line, table="units")
+                self._around.faults.append(fault)
+                _logger.warning("The units of %s are left out: %s", id, error.line)
 
     def session(self, id: str) -> Session:
         """One session by its id, ``<dataset>/<session>``.
@@ -249,8 +384,8 @@ class Store:
         if attrs is None and "/" in id:
             attrs = _catalogue.read_attrs(self.zarr, session_path(id))
         if attrs is None:
-            known = [str(row["id"]) for row in self.rows]
-            if id in known:
+            known = self.ids
+            if id in known or (self.allow_damaged and id in self._around.lost):
                 raise DamagedError(f"{id} stands in the catalogue but is not found. {WAY_OUT}")
             raise NotFoundError("session", id, known, self.url)
         if attrs["id"] != id:
@@ -262,6 +397,8 @@ class Store:
     @cached_property
     def split_rows(self) -> list[dict[str, Any]]:
         """What is kept of every version of every split beside its rows, checked."""
+        if self.allow_damaged:
+            return self._around.of("splits")
         return _splits.read_all(self.zarr, self._commit.metadata.get("split_catalogue"))
 
     @property
@@ -290,6 +427,8 @@ class Store:
     @cached_property
     def stimulus_rows(self) -> list[dict[str, Any]]:
         """What is kept of every stimulus and embedding beside its values, checked."""
+        if self.allow_damaged:
+            return self._around.of("stimuli")
         return _stimuli.read_all(self.zarr, self._commit.metadata.get("stimulus_catalogue"))
 
     @property
@@ -307,31 +446,231 @@ class Store:
         """
         return _stored_stimulus.find(self, name)
 
+    # ---- scale
+
+    @property
+    def nodes(self) -> int:
+        """Groups and arrays of all sessions, which every commit lists."""
+        return nodes(self.table)
+
+    def outgrown(self) -> list[str]:
+        """What is to be said of a repository that holds more than is comfortable, one line."""
+        return _optimized.outgrown(self.url, self.nodes)
+
+    def optimize(self, *, dry_run: bool = False) -> _optimized.Optimized:
+        """Write the catalogue as one object beside the repository, which others open by.
+
+        Without it, who opens the repository on another machine asks for every session. Nothing is
+        committed; of later snapshots, only sessions changed since are asked for.
+
+        Raises
+        ------
+        StoreError
+            Where it cannot be written.
+        UsageError
+            Of a release, which has its catalogue in one object.
+        """
+        from neurostore.store import _gc
+
+        place = _gc.engine(self._versions, "optimize").place
+        records = self._of_catalogue(lambda found: found.records)
+        data, before = _optimized.encoded(self.snapshot, records), _optimized.read(place)
+        if not dry_run:
+            _optimized.write(place, data)
+        was = None if before is None else before.snapshot
+        return _optimized.Optimized(
+            self.url, self.snapshot, was, len(self.ids), self.nodes, len(data)
+        )
+
     def __contains__(self, id: object) -> bool:
-        return any(row["id"] == id for row in self.rows)
+        return self._of_catalogue(lambda found: id in found.places)
 
     # ---- history
 
-    def log(self, limit: int | None = None) -> list[Commit]:
-        """The commits that led here, newest first."""
-        return list(islice(self._versions.log(self.snapshot), limit))
+    def log(
+        self,
+        limit: int | None = None,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        session: str | None = None,
+    ) -> list[Commit]:
+        """The commits that led here, newest first.
+
+        Parameters
+        ----------
+        limit : int, optional
+            At most so many.
+        since, until : str, optional
+            Dates or date-times, both inclusive; in the local time zone unless they carry one.
+        session : str, optional
+            Only commits that touched this session.
+        """
+        found = self._versions.log(self.snapshot)
+        return list(islice(_log.chosen(found, since, until, session), limit))
 
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == "main":
-            raise UsageError(
-                "A tag is named in letters, digits, dots and dashes, and not 'main'; found "
-                f"{name!r}."
-            )
+        _check_name("tag", name)
         self._versions.tag(name, self.snapshot)
 
+    @property
+    def branches(self) -> dict[str, str]:
+        """The newest snapshot of every branch, by name."""
+        return self._versions.branches()
+
+    def branch(self, name: str) -> Store:
+        """Begin a branch at this snapshot, and open it: its commits leave the others alone.
+
+        Raises
+        ------
+        UsageError
+            Where there is a branch or a tag of this name.
+        """
+        _check_name("branch", name)
+        self._versions.make_branch(name, self.snapshot)
+        return Store(open_form(self._form.place, name), self.snapshot)
+
+    def delete_branch(self, name: str, *, dry_run: bool = False) -> list[Commit]:
+        """Take a branch away; gives the commits that it alone held, newest first.
+
+        Raises
+        ------
+        NotFoundError, UsageError
+            Where there is no such branch, and of ``main`` and the one that is open.
+        """
+        if name not in self.branches:
+            raise NotFoundError("branch", name, self.branches, self.url)
+        if name in (_MAIN, self._form.branch):
+            raise UsageError(f"The branch {name!r} is open here, or is 'main': it stays.")
+        alone = self._versions.alone(name)
+        if not dry_run:
+            self._versions.delete_branch(name)
+        return alone
+
     def at(self, ref: str) -> Store:
-        """The store as it was at a tag or snapshot; read only."""
-        return Store(self._form, self._versions.resolve(ref), pinned=True)
+        """The store as it was at a tag, a snapshot or a date; read only.
+
+        ``"2026-11-21T10:00"`` is the newest snapshot that is not later, ``"2026-11-21"`` the last
+        one of that day; in the local time zone unless the date carries one.
+        """
+        snapshot = _when.resolve(self._form, ref)
+        return Store(self._form, snapshot, pinned=True, allow_damaged=self.allow_damaged)
+
+    def diff(
+        self, a: str, b: str | None = None, sessions: Iterable[str] | None = None
+    ) -> Difference:
+        """What differs from one snapshot to another one, session by session.
+
+        Parameters
+        ----------
+        a, b : str
+            Tags, snapshots or dates; `b` is what this store shows unless given.
+        sessions : iterable of str, optional
+            Ids; everything, with splits and stimuli, without.
+        """
+        from neurostore.store._compare import compare
+
+        return compare(self.at(a), self if b is None else self.at(b), sessions)
+
+    def restore(
+        self,
+        ref: str,
+        session: str | None = None,
+        table: str | Sequence[str] | None = None,
+        message: str | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> Edit:
+        """Bring back a session, tables of it, or everything, as it was: in a new commit.
+
+        Stored bytes are copied as they are, so that digests are the same. What is the same already
+        is left alone, unless it is named and cannot be read.
+
+        Parameters
+        ----------
+        ref : str
+            A tag, a snapshot or a date.
+        session : str, optional
+            Its id; everything, splits and stimuli too, without.
+        table : str or sequence of str, optional
+            Tables of the session.
+        dry_run : bool
+            Say what would be done, and write nothing.
+
+        Raises
+        ------
+        NotFoundError
+            Where there was no such session or table.
+        RefusedError
+            Where a table would not fit the session as it is now: it names rows of other units, or
+            is on another clock.
+        """
+        from neurostore.store import _restore
+
+        names = [table] if isinstance(table, str) else [*(table or ())]
+        return _restore.run(self, ref, session, names, message, dry_run)
+
+    def rename(
+        self,
+        old: str,
+        new: str,
+        message: str | None = None,
+        *,
+        with_splits: bool = False,
+        dry_run: bool = False,
+    ) -> Edit:
+        """Give a session another id, in a commit of its own; see `Transaction.rename`."""
+        from neurostore.store import _rename
+
+        return _rename.run(self, _rename.plan(self, old, new, with_splits), message, dry_run)
+
+    def rename_subject(
+        self, old: str, new: str, message: str | None = None, *, dry_run: bool = False
+    ) -> Edit:
+        """Give a subject another name in all sessions that have it; no table is copied."""
+        from neurostore.store import _rename
+
+        return _rename.run_subject(self, old, new, message, dry_run)
+
+    def merge(
+        self, into: str, other: str, message: str | None = None, *, dry_run: bool = False
+    ) -> Edit:
+        """Merge a session into another one, in a commit of its own; see `Transaction.merge`.
+
+        The bytes are those that the tables to write take in the sessions as they are.
+        """
+        from neurostore.store import _merge
+
+        return _merge.run(self, _merge.plan(self, into, other), message, dry_run)
+
+    def lineage(self, session: str, table: str | None = None) -> Lineage | list[Lineage]:
+        """How a table of a session was made, or every one of them, by name.
+
+        It is kept with the session: the history is not asked, and may be expired.
+        """
+        from neurostore.store import _lineage
+
+        found = self.session(session)
+        if table is not None:
+            return _lineage.of(found.attrs, table)
+        return [_lineage.of(found.attrs, name) for name in found.tables]
+
+    def du(self) -> Space:
+        """Where the bytes of a local repository go: by session and table, history, the rest."""
+        from neurostore.store.space import measure
+
+        return measure(self)
 
     def pin(self) -> Store:
         """The store at the snapshot it shows now, for good; read only."""
-        return Store(self._form, self.snapshot, pinned=True, catalogue=self._catalogue)
+        return Store(
+            self._form,
+            self.snapshot,
+            pinned=True,
+            catalogue=self._catalogue,
+            allow_damaged=self.allow_damaged,
+        )
 
     def refresh(self) -> Store:
         """Move on to the newest snapshot; gives the store itself."""
@@ -351,6 +690,11 @@ class Store:
             raise UsageError(
                 f"This store is opened at {self.snapshot} and cannot be written. "
                 f"Open it without a snapshot: neurostore.open({self.url!r})."
+            )
+        if self.allow_damaged:
+            raise UsageError(
+                "A store that is read around its damage cannot be written. Mend it first "
+                "(neurostore verify says how), or open it without allow_damaged."
             )
         if not message.strip():
             raise UsageError("A transaction needs a message: what changed, and why.")
@@ -414,13 +758,143 @@ class Store:
             progress=progress,
         )
 
+    def verify(
+        self,
+        sample: float = 1.0,
+        *,
+        seed: int = 0,
+        alone: bool = False,
+        resume: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Hold this snapshot and its history against their checksums; see `neurostore.verify`."""
+        from neurostore.store._verify import verify_form
+
+        # Opened anew: what an engine holds hides damage.
+        form = open_form(self._form.place, self._form.branch)
+        return verify_form(form, self.snapshot, sample, seed, alone, resume, progress)
+
+    def migrate(self, to: Sequence[str] = (), *, dry_run: bool = False) -> list[Migrated]:
+        """Bring tables to newer versions of their contracts by one new commit.
+
+        Parameters
+        ----------
+        to : sequence of str
+            ``"electrodes/v2"``; the newest ones to which a migration leads without it.
+        dry_run : bool
+            Make and check every table, and write nothing.
+
+        Raises
+        ------
+        NotFoundError, UsageError, RefusedError
+        """
+        from neurostore.store._migrate import migrate_store
+
+        return migrate_store(self, to, dry_run=dry_run)
+
+    # ---- upkeep
+
+    def gc(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> Collected:
+        """Remove what no snapshot reaches: of dropped transactions, killed writers, lost history.
+
+        What an open transaction has written stays: its lease is younger.
+
+        Parameters
+        ----------
+        older_than : timedelta, optional
+            The grace period; files that are younger stay. 7 days by default.
+        dry_run : bool
+            Count, and remove nothing.
+
+        Returns
+        -------
+        Collected
+            Files by kind, bytes, and the leases that hold back more.
+        """
+        from neurostore.store import _gc
+
+        versions = _gc.engine(self._versions, "gc")
+        grace = _gc.GRACE if older_than is None else older_than
+        return _gc.collect(versions, grace, dry_run=dry_run)
+
+    def expire(
+        self, *, before: datetime | None = None, keep: int | None = None, dry_run: bool = False
+    ) -> Expired:
+        """Take old commits out of the history; tagged snapshots and the newest one stay.
+
+        What sessions, splits and stimuli hold now is not touched, nor is their lineage. `gc` then
+        frees the bytes that only those commits reached.
+
+        Parameters
+        ----------
+        before : datetime, optional
+            With a time zone; what was committed before it goes.
+        keep : int, optional
+            How many of the newest commits stay, instead of a date.
+        dry_run : bool
+            Say what would go, and change nothing.
+
+        Returns
+        -------
+        Expired
+            The commits, and how many files and bytes nothing reaches any more.
+        """
+        from neurostore.store import _expiry, _gc
+
+        versions = _gc.engine(self._versions, "expire")
+        return _expiry.expire(versions, before, keep, dry_run=dry_run)
+
+    def erase(self, session: str, *, with_splits: bool = False, dry_run: bool = False) -> Erased:
+        """Remove a session for good, from every snapshot, and prove that it is gone.
+
+        All history goes but the newest commit and the tags whose snapshots neither hold nor name
+        the session; other tags are deleted. Local caches are cleared, and every file of the
+        repository is searched for its names and its chunks. Copies elsewhere are not known of:
+        releases, bundles, clones, backups.
+
+        Parameters
+        ----------
+        with_splits : bool
+            Delete the versions of splits that name it; the newest gets a next version without it.
+        dry_run : bool
+            Say what would be lost, and change nothing.
+
+        Returns
+        -------
+        Erased
+            With what was searched, and where something of it is still found.
+
+        Raises
+        ------
+        NotFoundError
+            Where no snapshot holds it.
+        UsageError
+            Where a split, a branch or another session names it, or the store is not local.
+        StoreError
+            Where transactions of others are open.
+        """
+        from neurostore.store import _erase
+
+        return _erase.erase(self, session, with_splits=with_splits, dry_run=dry_run)
+
+    @property
+    def expiries(self) -> list[dict[str, Any]]:
+        """Who has let which part of the history go, and when; empty where all of it is there."""
+        from neurostore.store import _expiry
+        from neurostore.store._beside import beside
+        from neurostore.store._versions import IcechunkVersions
+
+        if not isinstance(self._versions, IcechunkVersions):
+            return []  # a release has no history to lose
+        return _expiry.expiries(beside(self._form.place))
+
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
         """Every table of the sessions through both gates; splits and stimuli too without `ids`.
 
         Reads all values, and holds every table's content against the digest in its session's row.
         Damage is a finding too (``store/damage``), so that one bad chunk hides no other.
         """
-        wanted = [str(row["id"]) for row in self.rows] if ids is None else list(ids)
+        wanted = self.ids if ids is None else list(ids)
         shared = {} if ids is not None else self.validate_splits() | self.validate_stimuli()
         return {id: _validate(self.session(id)) for id in wanted} | shared
 
@@ -433,8 +907,29 @@ class Store:
         return {one["id"]: _stimuli.validate(self.zarr, one) for one in self.stimulus_rows}
 
 
-def _reopen(place: Place, snapshot: str, pinned: bool) -> Store:
-    return Store(open_form(place), snapshot, pinned=pinned)
+def _reopen(
+    place: Place, snapshot: str, pinned: bool, branch: str = _MAIN, allow_damaged: bool = False
+) -> Store:
+    form = open_form(place, branch)
+    return Store(form, snapshot, pinned=pinned, allow_damaged=allow_damaged)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name) or (what, name) == ("tag", _MAIN):
+        raise UsageError(
+            f"A {what} is named in letters, digits, dots and dashes, and not 'main'; found "
+            f"{name!r}."
+        )
+
+
+def _joined_units(parts: Iterable[pd.DataFrame], where: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    frames = list(parts)
+    known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
+    if not frames:
+        return _catalogue.query(pd.DataFrame({name: [] for name in known}), where, "units")
+    return _catalogue.query(pd.concat(frames, ignore_index=True), where, "units")
 
 
 def _unit_frame(session: Session) -> pd.DataFrame:

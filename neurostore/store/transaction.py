@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace as replaced
-from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from zarr.core.sync import sync
 
-import neurostore
 from neurostore.clocks import Clock, exact
-from neurostore.errors import ConflictError, NotFoundError, UsageError
+from neurostore.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table
 from neurostore.splits import Split
-from neurostore.store import _catalogue, _presented, _splits, _stimuli, layout
+from neurostore.store import (
+    _catalogue,
+    _lineage,
+    _log,
+    _merge,
+    _presented,
+    _rename,
+    _restore,
+    _splits,
+    _stimuli,
+    layout,
+)
 from neurostore.store._format import session_path, table_path
+from neurostore.store._relied import CLOCK, FRAMES, Relied
+from neurostore.store._who import who as who
 from neurostore.store.builder import SessionBuilder, Staged, check, check_tables, refuse
 from neurostore.store.stimulus import Stimulus
 
 if TYPE_CHECKING:
+    import xarray as xr
     from zarr.abc.store import Store as ZarrStore
 
     from neurostore.store.store import Store
@@ -52,11 +61,16 @@ class Transaction:
         self._seen: dict[str, Mapping[str, Any] | None] = {}
         self._rows: dict[str, Mapping[str, Any] | None] = {}
         self._updates: dict[str, dict[str, Table]] = {}
+        self._computed: dict[tuple[str, str], dict[str, Any]] = {}
+        self._renamed: dict[str, str] = {}
+        self._said = {**who(), "message": message}
         self._newest: dict[str, tuple[int, str]] = {}
+        self._inputs: dict[tuple[str, str], list[Relied]] = {}
+        self._relied: list[Relied] = []
         self._over = ""
         self.snapshot = self._began
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         self._refuse_over()
         return self
 
@@ -71,6 +85,7 @@ class Transaction:
                 self._commit()
         finally:
             self._over = self._over or "is over"
+            self._draft.end()
 
     @overload
     def put(
@@ -139,7 +154,27 @@ class Transaction:
         self._changes[made.id] = "put"
         return findings
 
-    def update(self, session: str, table: Table) -> None:
+    def read(self, session: str, table: str) -> xr.Dataset:
+        """A table that this transaction computes from, as ``store.session(session)[table]``.
+
+        Where somebody changes it before the commit, the commit is a conflict that names it.
+        """
+        self._refuse_over()
+        found = self._store.session(session)[table]
+        self._relied.append(Relied.of(self._before, session, table, "this transaction read it"))
+        return found
+
+    def update(
+        self,
+        session: str,
+        table: Table,
+        *,
+        function: str | Callable[..., object] | None = None,
+        parameters: Mapping[str, JSON] | None = None,
+        inputs: Iterable[str | tuple[str, str]] = (),
+        fit: tuple[float, float] | None = None,
+        code: str = "",
+    ) -> None:
         """Add or replace one table of a session.
 
         Links are checked over all updates of the transaction, when it commits.
@@ -151,6 +186,23 @@ class Transaction:
         table : Table
             Made by a function of `neurostore.tables` on the session's own `span`:
             ``tables.behaviour("pupil", value, session.span, time=seconds, units="mm")``.
+        function : str or callable, optional
+            What computed it, ``"package.module:name"``; kept with the session (`Store.lineage`).
+        parameters : mapping, optional
+            Of the function, as JSON.
+        inputs : iterable of str or (session, table), optional
+            What it was computed from: names of the session's own tables, or tables of others; kept
+            by their digests. Where one is changed before the commit, the commit is a conflict that
+            names it.
+        fit : (start, stop) seconds, optional
+            Of the interval that parameters were fitted on.
+        code : str, optional
+            Version of the function's code.
+
+        Raises
+        ------
+        NotFoundError
+            Where there is no such session, or an input that is not there.
         """
         if not isinstance(table, Table):
             raise UsageError(
@@ -158,9 +210,16 @@ class Transaction:
                 "tables.behaviour(name, value, session.span, time=..., units=...)."
             )
         if self._touch(session, session_path(session)) is None:
-            known = [str(row["id"]) for row in self._store.rows]
+            known = self._store.ids
             raise NotFoundError("session", session, known, self._store.url)
+        named = [(session, one) if isinstance(one, str) else one for one in inputs]
+        own = [name for id, name in named if id == session]
+        said = _lineage.computed(function, parameters, own, fit, code)
+        relied = [self._input(table.name, session, *one) for one in named if one[0] != session]
+        self._relied += relied
+        self._inputs[session, table.name] = relied
         self._updates.setdefault(session, {})[table.name] = table
+        self._computed[session, table.name] = said
 
     def copy(self, id: str, path: str, write: Callable[[ZarrStore], Mapping[str, Any]]) -> None:
         """Put what `write` writes as it is, below `path`, and whose row it gives.
@@ -180,17 +239,96 @@ class Transaction:
         self._changes[id] = "put"
 
     def delete(self, session: str) -> None:
-        """Take a session out of the next snapshot; older ones keep it."""
-        path = session_path(session)
-        if self._touch(session, path) is None:
-            known = [str(row["id"]) for row in self._store.rows]
-            raise NotFoundError("session", session, known, self._store.url)
+        """Take a session out of the next snapshot; older ones keep it.
+
+        ``delete("/stimuli/<name>")`` takes out a stimulus and its embeddings, where no session
+        presents it: else the commit is refused.
+        """
+        if _stimuli.is_stimulus(session):
+            self._delete_stimulus(session)
+        else:
+            self._take_out(session, session_path(session), "delete")
+
+    def _take_out(self, id: str, path: str, what: str) -> None:
+        if self._touch(id, path) is None:
+            known = self._store.ids
+            raise NotFoundError("session", id, known, self._store.url)
         sync(self._draft.below(path).delete_dir(path))
-        self._rows[session] = None
-        self._updates.pop(session, None)
-        self._changes[session] = "delete"
+        self._rows[id] = None
+        self._updates.pop(id, None)
+        self._changes[id] = what
+
+    def restore(self, ref: str, session: str, tables: Sequence[str] = ()) -> None:
+        """Bring a session, or some of its tables, back as it was at a tag, snapshot or date.
+
+        Stored bytes are copied as they are, so that digests are the same.
+
+        Raises
+        ------
+        NotFoundError
+            Where there was no such session or table.
+        RefusedError
+            Where a table would not fit the session as it is now.
+        """
+        then = self._store.at(ref)
+        _restore.restore(self, then, _restore.steps(self._store, then, session, tables))
+
+    def rename(self, old: str, new: str, *, with_splits: bool = False) -> None:
+        """Give a session another id; its tables are copied as they are stored.
+
+        Parameters
+        ----------
+        with_splits : bool
+            Make a next version, with the new id, of each split whose newest version names the old.
+
+        Raises
+        ------
+        NotFoundError, UsageError
+            Where there is no such session, or the new id is taken.
+        RefusedError
+            Where splits name it, and `with_splits` is not said.
+        """
+        _rename.rename(self, _rename.plan(self._store, old, new, with_splits))
+
+    def rename_subject(self, old: str, new: str) -> None:
+        """Give a subject another name in all sessions that have it."""
+        _rename.rename_subject(self, old, new)
+
+    def merge(self, into: str, other: str) -> None:
+        """Merge a session into another one of the same clock.
+
+        Units and electrodes stand side by side, spikes in order of time, and each unit keeps the
+        time in which it was observed. A table that only `other` has is copied as it is stored.
+
+        Raises
+        ------
+        NotFoundError
+            Where one of them is not there.
+        RefusedError
+            Where clocks or subjects differ, ids of units clash, both have another table of one
+            name, or a split names `other`.
+        """
+        _merge.merge(self, _merge.plan(self._store, into, other))
 
     # ---- writing
+
+    def _input(self, name: str, of: str, session: str, table: str) -> Relied:
+        known = self._store.session(session).tables  # raises where there is no such session
+        if table not in known:
+            raise NotFoundError("table", table, known, session)
+        return Relied.of(self._before, session, table, f"{name!r} of {of!r} was made from it")
+
+    def _delete_stimulus(self, id: str) -> None:
+        self._refuse_over()
+        mine = [one["id"] for one in _stimuli.read_all(self._draft.store, None)]
+        if id not in mine or id.count("/") != 2:
+            known = [one for one in mine if one.count("/") == 2]
+            raise NotFoundError("stimulus", id, known, self._store.url)
+        for one in mine:
+            if one == id or one.startswith(f"{id}/"):
+                self._touch(one, one[1:])
+                self._changes[one], self._rows[one] = "delete", None
+        sync(self._draft.below(id[1:]).delete_dir(id[1:]))
 
     def _put_split(self, split: Split, replace: bool) -> Split:
         self._refuse_over()
@@ -198,6 +336,8 @@ class Transaction:
             raise UsageError("A split is never replaced: put makes the next version of its name.")
         for id in split.sessions:
             self._refuse_other_session(split, id)
+            why = f"split {split.name!r} names it"
+            self._relied.append(Relied.of(self._draft.store, id, CLOCK, why))
         stored = _splits.newest(self._store.split_rows, split.name)
         version, digest = self._newest.get(split.name, stored)
         if digest != split.digest:
@@ -211,6 +351,10 @@ class Transaction:
         if replace:
             raise UsageError("A stimulus is never replaced: give the other one another name.")
         new = _stimuli.stage(self._draft.store, stimulus, self._store.url)
+        id = f"/{_stimuli.path_of(stimulus.name)}"
+        if id not in {one.id for one in new}:
+            why = "this transaction adds embeddings to it"
+            self._relied.append(Relied.of(self._draft.store, id, FRAMES, why))
         for one in new[1:]:  # before the first is written: all of it, or nothing
             check(one)
         return [finding for one in new for finding in self.put(one)]
@@ -220,7 +364,7 @@ class Transaction:
         attrs = _catalogue.read_attrs(self._draft.store, session_path(id))
         if attrs is None:
             where = f"{self._store.url}, though split {split.name!r} names it"
-            known = [str(row["id"]) for row in self._store.rows if row["id"] != id]
+            known = [one for one in self._store.ids if one != id]
             raise NotFoundError("session", id, known, where)
         there, said = _clock_of(attrs).rate, split.rate(id)
         if said not in (None, there):
@@ -237,7 +381,9 @@ class Transaction:
             self._seen[id] = _row_at(self._before, path)
             self._rows[id] = self._seen[id]
             if _checksum(_row_at(self._draft.store, path)) != _checksum(self._seen[id]):
-                raise self._conflict(id, _row_at(self._draft.store, path), self._draft.base)
+                error = self._conflict(id, _row_at(self._draft.store, path), self._draft.base)
+                del self._seen[id]  # touched again, it conflicts again
+                raise error
         return self._rows[id]
 
     def _refuse_over(self) -> None:
@@ -258,6 +404,8 @@ class Transaction:
     def _write_row(
         self, writer: ZarrStore, path: str, attrs: Mapping[str, Any], entries: Mapping[str, Any]
     ) -> None:
+        if "lineage" in attrs and (said := _lineage.transactions(attrs, self._id, self._said)):
+            attrs = {**attrs, "transactions": said}
         row = _catalogue.make_row(attrs, entries, self._id)
         layout.put_group(writer, path, {**attrs, "row": row})
         self._rows[str(attrs["id"])] = row
@@ -275,6 +423,14 @@ class Transaction:
         source = attrs.get("source")
         made_by = "builder" if source is None else f"{source['reader']}/{source['version']}"
         return {"made_by": made_by, "transaction": self._id}
+
+    def _made(self, id: str, name: str, entries: Mapping[str, Any]) -> dict[str, JSON]:
+        """The lineage of an updated table, with its inputs by their digests."""
+        said = _lineage.with_digests(self._computed[id, name], id, entries)
+        others = {f"{one.id}:{one.part}": str(one.found) for one in self._inputs[id, name]}
+        if others:
+            said["inputs"] = {**said.get("inputs", {}), **others}
+        return {"made_by": "update", "transaction": self._id, **said}
 
     def _apply(self, id: str, updates: Mapping[str, Table]) -> None:
         path = session_path(id)
@@ -303,8 +459,10 @@ class Transaction:
             *(one for one in rest["findings"] if one["table"] not in updates),
             *(one.to_json() for one in findings),
         ]
-        lineage = {"made_by": "update", "transaction": self._id}
-        rest["lineage"] = {**rest["lineage"], **dict.fromkeys(updates, lineage)}
+        rest["lineage"] = {
+            **rest["lineage"],
+            **{name: self._made(id, name, entries) for name in updates},
+        }
         self._write_row(writer, path, rest, entries)
         self._changes.setdefault(id, "update")
 
@@ -316,8 +474,16 @@ class Transaction:
             self._apply(id, updates)
         if not self._changed():
             return
-        others = self._store.rows if any(map(_stimuli.is_stimulus, self._changed())) else ()
-        _presented.refuse_links(self._draft.store, self._changed(), self._rows, others)
+        changed = {id: self._rows[id] for id in self._changed()}
+        others = self._store.rows if any(map(_stimuli.is_stimulus, changed)) else ()
+        for _, _, finding in _presented.found_broken(self._draft_at, changed, others):
+            raise RefusedError(
+                f"{finding.message}. Mend the presentations, or the stimulus.", [finding]
+            )
+        mine = [row for row in changed.values() if row is not None and "session" in row]
+        for id in _presented.stimuli_of(self._draft_at, mine) - self._seen.keys():
+            why = "this transaction presents it"
+            self._relied.append(Relied.of(self._before, id, FRAMES, why))
         self.snapshot = self._store._versions.commit(self._draft, self._message, self._check)
         self._store._see(self.snapshot)
 
@@ -328,6 +494,7 @@ class Transaction:
             now = _row_at(newest, self._paths[id])
             if _checksum(now) != _checksum(self._seen[id]):
                 raise self._conflict(id, now, head)
+        self._refuse_others(newest, head)
         about = self._store._versions.about(head).metadata
         sessions = [id for id in self._changed() if not id.startswith("/")]
         splits = [id for id in self._changed() if _splits.is_split(id)]
@@ -344,7 +511,51 @@ class Transaction:
             "split_catalogue": self._added(split_total, splits),
             "stimulus_catalogue": self._added(stimulus_total, stimuli),
             "parents": self._parents(),
+            "renamed": self._renamed,
+            **_log.about(self._seen, self._rows, sessions),
         }
+
+    def _draft_at(self, path: str) -> ZarrStore:
+        return self._draft.store
+
+    def _refuse_others(self, newest: ZarrStore, head: str) -> None:
+        """Raise where what was relied on, or links either way, do not hold with the head."""
+        for one in self._relied:
+            own = one.id in self._changes
+            if own and one.part not in (CLOCK, FRAMES):
+                continue  # read, and then written
+            what = one.changed(self._draft.store if own else newest)
+            if what is not None and own:
+                raise UsageError(f"{what} by this transaction, though {one.why}.")
+            if what is not None:
+                raise self._stale(f"{what} by {self._who(one.id, head)}, though {one.why}")
+        if head == self._began:
+            return
+        changed = {id: self._rows[id] for id in self._changed()}
+        paths = {self._paths[id] for id in changed}
+        about = self._store._versions.about(head).metadata
+        new = any(map(_stimuli.is_stimulus, changed))
+        others = _catalogue.read_all(newest, about["catalogue"]) if new else []
+        rows = [one["row"] for one in others]
+
+        def at(path: str) -> ZarrStore:
+            return self._draft.store if path in paths else newest
+
+        for session, stimulus, finding in _presented.found_broken(at, changed, rows):
+            other = stimulus if session in changed else session
+            raise self._stale(f"{finding.message}; {other!r} is by {self._who(other, head)}")
+        gone = [id for id in changed if _stimuli.is_stimulus(id) and self._rows[id] is None]
+        for attrs in _stimuli.read_all(newest, about.get("stimulus_catalogue")) if gone else ():
+            id = str(attrs["id"])
+            if id not in self._seen and id.startswith(tuple(f"{one}/" for one in gone)):
+                who = self._who(id, head)
+                raise self._stale(f"{id!r} was added by {who} to a stimulus deleted here")
+
+    def _stale(self, what: str) -> ConflictError:
+        return ConflictError(
+            f"{what}, after {self._began}, the snapshot this store shows. Nothing was written: "
+            "store.refresh(), look, and repeat it."
+        )
 
     def _added(self, total: _catalogue.Total, changed: list[str]) -> dict[str, JSON]:
         """The total after what was changed, for the metadata of the commit."""
@@ -367,24 +578,24 @@ class Transaction:
         elif before is None:
             what = f"{id!r} was added"
         else:
-            names = _changed_tables(before["tables"], now["tables"])
+            names = _log.changed_tables(before["tables"], now["tables"])
             what = f"{', '.join(names) or 'the metadata'} of {id!r} was changed"
-        who = "another writer"
+        return ConflictError(
+            f"{what} by {self._who(id, head)} after {self._began}, the snapshot this store shows; "
+            f"two edits of one {_kind(id)} conflict. Nothing was written: "
+            "store.refresh(), look, and repeat it."
+        )
+
+    def _who(self, id: str, head: str) -> str:
+        """Who changed something meanwhile, with the commit."""
         for commit in islice(self._store._versions.log(head), 1000):
             if commit.snapshot == self._began:
                 break
             if id in commit.changes:
                 when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
-                who = (
-                    f"{commit.author}@{commit.host} in {commit.snapshot} "
-                    f"({commit.message!r}, {when})"
-                )
-                break
-        return ConflictError(
-            f"{what} by {who} after {self._began}, the snapshot this store shows; two edits of one "
-            f"{_kind(id)} conflict. Nothing was written: "
-            "store.refresh(), look, and repeat it."
-        )
+                who = f"{commit.author}@{commit.host}"
+                return f"{who} in {commit.snapshot} ({commit.message!r}, {when})"
+        return "another writer"
 
 
 def _kind(id: str) -> str:
@@ -402,13 +613,6 @@ def _refuse_other_clocks(id: str, clock: Clock, updates: Mapping[str, Table]) ->
             )
 
 
-def _changed_tables(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    def digest(tables: Mapping[str, Any], name: str) -> object:
-        return tables.get(name, {}).get("digest")
-
-    return [n for n in sorted({*before, *now}) if digest(before, n) != digest(now, n)]
-
-
 def _row_at(store: ZarrStore, path: str) -> Mapping[str, Any] | None:
     attrs = _catalogue.read_attrs(store, path)
     return None if attrs is None else attrs["row"]
@@ -421,13 +625,3 @@ def _checksum(row: Mapping[str, Any] | None) -> object:
 def _clock_of(attrs: Mapping[str, Any]) -> Clock:
     said = attrs["clock"]
     return Clock(exact(said["rate"]), said["origin"])
-
-
-def who() -> dict[str, Any]:
-    """Author, host, version and time, as every commit carries them."""
-    return {
-        "author": os.environ.get("NEUROSTORE_AUTHOR") or getpass.getuser(),
-        "host": socket.gethostname(),
-        "version": neurostore.__version__,
-        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-    }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +14,27 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from neurostore.errors import NotFoundError, UsageError
 
+SEVERAL = " + "
+"""What stands between the URLs of several stores in one text."""
 CREATING = ".creating"
 """How the name of a folder ends in which a store is being made."""
 BUCKETS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 """Schemes of object stores, in which a repository may lie, by the one that is written."""
+
+
+PLAIN = {"endpoint_url", "region_name", "profile", "account_name"}
+"""Storage options whose text is no secret."""
+WORDS = {"anon", "cloud", "google_default"}
+"""What a `token` may be that is no secret either."""
+ENVIRONMENT = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"),
+)
+"""Variables of the environment that hold secrets."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>)\]}]+")
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::))")
+"""Between two chained URLs; an address of IPv6 has ``::`` too."""
+_known: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -40,12 +61,54 @@ class Place:
 
 def redacted(url: str) -> str:
     """A URL, or several chained ones, without user, password and query; a path as it is."""
-    if "::" in url:
-        return "::".join(redacted(one) for one in url.split("::"))
+    if SEVERAL in url:
+        return SEVERAL.join(redacted(one) for one in url.split(SEVERAL))
+    if len(parts := _CHAIN.split(url)) > 1:
+        return "::".join(map(redacted, parts))
     if "://" not in url:
         return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    try:
+        found = urlsplit(url)
+    except ValueError:  # an address in brackets that is none
+        return f"{url.partition('://')[0]}://..."
+    return urlunsplit((found.scheme, found.netloc.rpartition("@")[2], found.path, "", ""))
+
+
+def remember(options: Mapping[str, Any]) -> None:
+    """Keep what is secret in storage options out of every text that is shown from now on."""
+    _known.update(_secrets(options))
+
+
+def hidden(text: str) -> str:
+    """A text with every URL redacted, and every secret that was given as an option left out."""
+    text = _URL.sub(lambda found: redacted(found[0]), text)
+    outside = (os.environ.get(name, "") for name in ENVIRONMENT)
+    for secret in sorted({*_known, *outside}, key=len, reverse=True):
+        if len(secret) > 3:
+            text = text.replace(secret, "***")
+    return text
+
+
+_given: ContextVar[Mapping[str, Any] | None] = ContextVar("storage options", default=None)
+
+
+@contextmanager
+def by_default(options: Mapping[str, Any]) -> Iterator[None]:
+    """Storage options of every bucket and every remote URL that is parsed without any."""
+    token = _given.set(options)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def _secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """Every text in storage options that may be a secret."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _secrets(value)
+        elif isinstance(value, str) and key not in PLAIN and value not in WORDS:
+            yield value
 
 
 def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
@@ -57,11 +120,15 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
         Where a local folder or this process's memory is given storage options.
     """
     text, given = str(url), dict(options or {})
+    remember(given)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
     scheme, chained, _ = text.partition("::")
     if not chained:
         scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme not in ("", "memory") and options is None:
+        given = dict(_given.get() or {})
+        remember(given)
     if scheme in BUCKETS:
         return Place("bucket", f"{BUCKETS[scheme]}://{text.partition('://')[2].rstrip('/')}", given)
     if scheme not in ("", "memory"):
@@ -73,6 +140,16 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
     if given:
         raise UsageError(f"{place.url} takes no storage options, found {sorted(given)}.")
     return place
+
+
+def several(url: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """The URLs of a list, or of a text in which they are joined; one that is a path is whole."""
+    if not isinstance(url, (str, Path)):
+        return list(url)
+    text = str(url)
+    if SEVERAL not in text or Path(text).expanduser().exists():
+        return [url]
+    return [*text.split(SEVERAL)]
 
 
 def apart(url: str | Path) -> tuple[str, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from neurostore.sample.batch import Reason, Values
 from neurostore.sample.plan import Address, Number, Ticks
 from neurostore.sample.streams._masks import Mask
 from neurostore.sample.streams._stream import Reader
+
+if TYPE_CHECKING:
+    from neurostore.store import Session
 
 Units: TypeAlias = str | tuple[str, ...]
 """SQL over the units of the store, or ids of units."""
@@ -132,9 +135,14 @@ def _chosen(said: Units | None, sessions: Sequence[Chosen], what: str) -> list[N
     if said is None:
         return [np.ones(len(one.ids), dtype=bool) for one in sessions]
     if isinstance(said, str):
-        ids = [one.session.id for one in sessions]
-        frame = sessions[0].session.store.units(said, sessions=ids)  # a bundle's is a mapping
-        rows = set(zip(frame["session"], map(str, frame["unit"]), strict=True))
+        own: dict[int, list[Session]] = {}  # by store: of several opened as one, each knows its own
+        for one in sessions:
+            own.setdefault(id(one.session.store), []).append(one.session)
+        rows: set[tuple[str, str]] = set()
+        for some in own.values():
+            ids = [session.id for session in some]
+            frame = some[0].store.units(said, sessions=ids)  # a bundle's is a mapping
+            rows |= set(zip(frame["session"], map(str, frame["unit"]), strict=True))
         made = [[(one.session.id, str(unit)) in rows for unit in one.ids] for one in sessions]
     else:
         known = {str(unit) for one in sessions for unit in one.ids}

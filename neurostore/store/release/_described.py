@@ -237,11 +237,18 @@ def _cards(sessions: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> t
                 f"The sessions of {dataset} name different cards: {', '.join(others)}. Give them "
                 "one card, or different datasets."
             )
-        made.append(_card(dataset, len(names), known.get(others[0], "")))
+        made.append(read_card(dataset, len(names), known.get(others[0], "")))
     return tuple(made)
 
 
-def _card(dataset: str, sessions: int, text: str) -> Card:
+def read_card(dataset: str, sessions: int, text: str) -> Card:
+    """What a card says.
+
+    Raises
+    ------
+    UsageError
+        Where it is no TOML, or says something otherwise than as text.
+    """
     try:
         said = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

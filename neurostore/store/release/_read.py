@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -11,7 +11,8 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByt
 from zarr.core.sync import sync
 
 from neurostore.errors import NotFoundError, UsageError
-from neurostore.store import _fork, _local
+from neurostore.store import _fork
+from neurostore.store._columnar import Catalogue
 from neurostore.store._together import together
 from neurostore.store.release._files import Files, files_at
 from neurostore.store.release._manifest import (
@@ -216,6 +217,9 @@ class Tree(Store):
         """Refused."""
         _refuse()
 
+    def _check_writable(self) -> None:
+        _refuse()
+
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
@@ -261,6 +265,11 @@ class Release:
     # ---- as a form of a store
 
     @property
+    def branch(self) -> str:
+        """A release has one snapshot, and no other branches."""
+        return "main"
+
+    @property
     def versions(self) -> Release:
         """Itself: its one snapshot is all its history."""
         return self
@@ -269,13 +278,17 @@ class Release:
         """Its snapshot."""
         return self.said.snapshot
 
-    def cached(self, snapshot: str) -> _local.Catalogue | None:
+    def cached(self, snapshot: str) -> Catalogue | None:
         """None: its documents are in memory, and are checked as those of a repository are."""
         return None
 
-    def keep(self, snapshot: str, sessions: Sequence[Mapping[str, Any]]) -> _local.Catalogue:
-        """The catalogue of what was read of all sessions."""
-        return _local.Catalogue.of(sessions)
+    def keep(self, snapshot: str, catalogue: Catalogue) -> Catalogue:
+        """The catalogue itself: all it was read from is in memory."""
+        return catalogue
+
+    def beside(self) -> None:
+        """None: its own documents say as much."""
+        return
 
     def file(self, path: str) -> bytes:
         """A further file of the release, such as ``croissant.json``, checked.
@@ -328,6 +341,22 @@ class Release:
     def tag(self, name: str, snapshot: str) -> NoReturn:
         """Refused."""
         _refuse()
+
+    def branches(self) -> dict[str, str]:
+        """Its snapshot, as ``main``."""
+        return {self.branch: self.said.snapshot}
+
+    def make_branch(self, name: str, snapshot: str) -> NoReturn:
+        """Refused."""
+        _refuse()
+
+    def delete_branch(self, name: str) -> NoReturn:
+        """Refused."""
+        _refuse()
+
+    def alone(self, branch: str) -> list[Commit]:
+        """None: there is no branch beside it."""
+        return []
 
 
 async def _found(place: Place) -> Release | None:

@@ -1,0 +1,276 @@
+"""Commands on the history of a store: read, compared, and brought back; and where its bytes go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+import neurostore
+from neurostore.cli._print import print_json, say
+from neurostore.cli._words import DONE, At, Id, Url
+from neurostore.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    from neurostore.store import Store
+
+Ref = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REF")]
+
+
+def opened(url: str, at: str | None, allow_damaged: bool = False) -> Store:
+    """A store at a tag, snapshot or date; of a date it is said which snapshot that is."""
+    store = neurostore.open(url, at, allow_damaged=allow_damaged)
+    if at is not None:
+        _say_date(store, at)
+    return store
+
+
+def _say_date(store: Store, ref: str) -> None:
+    from neurostore.store._when import is_date
+
+    if not is_date(ref):
+        return
+    (found,) = store.log(1)
+    if ref not in found.tags:
+        when = found.time.astimezone()
+        say(f"{ref} is {found.snapshot} of {when:%Y-%m-%d %H:%M:%S}", error=True)
+
+
+def log(
+    url: Url,
+    limit: int = 20,
+    since: str | None = None,
+    until: str | None = None,
+    session: str | None = None,
+    at: At = None,
+    json: bool = False,
+) -> int:
+    """Show the history of a store, newest first: who changed what, when and why.
+
+    Args:
+        url: The store.
+        limit: At most so many commits.
+        since: Not before this date, e.g. 2026-11-21 or 2026-11-21T10:00.
+        until: Not after this date.
+        session: Only commits that touched this session.
+        at: The history of a tag, snapshot or date instead of the newest one.
+        json: Print it as JSON.
+    """
+    store = opened(url, at)
+    commits = store.log(limit, since=since, until=until, session=session)
+    if json:
+        print_json([one.to_json() for one in commits])
+        return DONE
+    for one in commits:
+        tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
+        who = f"{one.author}@{one.host}  neurostore {one.version}"
+        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
+        for line in one.words:
+            say(f"        {line}")
+    last = commits[-1] if commits and len(commits) < limit and not session and not since else None
+    if last is not None and last.parent and store.expiries:
+        by = store.expiries[-1]
+        who = f"{by['author']}@{by['host']} on {by['time'][:10]}"
+        say(f"What was before {last.snapshot} has gone: neurostore expire, by {who}.")
+    return DONE
+
+
+def diff(
+    url: Url,
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None,
+    sessions: Annotated[list[str] | None, tyro.conf.arg(metavar="SESSION...")] = None,
+    json: bool = False,
+) -> int:
+    """Say what differs between two snapshots: units, spikes and seconds of every session, tables.
+
+    Args:
+        url: The store.
+        a: A tag, a snapshot or a date.
+        b: Another one; the newest snapshot without it.
+        sessions: Ids; everything, with splits and stimuli, without.
+        json: Print it as JSON.
+    """
+    store = opened(url, b)
+    _say_date(store.at(a), a)
+    found = store.diff(a, sessions=sessions)
+    if json:
+        print_json(found.to_json())
+        return DONE
+    for line in found.lines():
+        say(line)
+    return DONE
+
+
+def restore(
+    url: Url,
+    ref: Ref,
+    session: str | None = None,
+    table: Annotated[list[str], tyro.conf.arg(metavar="TABLE...")] = [],  # noqa: B006
+    message: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Bring back a session, tables of it, or everything, as it was; in a new commit.
+
+    Args:
+        url: The store.
+        ref: A tag, a snapshot or a date.
+        session: Its id; everything without.
+        table: Only these tables of the session.
+        message: Of the commit.
+        dry_run: Say what would be done and how many bytes it writes, do nothing.
+        json: Print what was done as JSON.
+    """
+    store = neurostore.open(url)
+    _say_date(store.at(ref), ref)
+    made = store.restore(ref, session, table or None, message, dry_run=dry_run)
+    if json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+    return DONE
+
+
+def rename(
+    url: Url,
+    old: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OLD")],
+    new: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NEW")],
+    subject: bool = False,
+    with_splits: bool = False,
+    message: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Give a session another id, or a subject another name; older snapshots keep the old one.
+
+    Args:
+        url: The store.
+        old: Id of the session; name of the subject.
+        new: The other one.
+        subject: Rename a subject, in all sessions that have it.
+        with_splits: Make a next version of the splits that name the session.
+        message: Of the commit.
+        dry_run: Say what would be done and how many bytes it writes, do nothing.
+        json: Print what was done as JSON.
+    """
+    store = neurostore.open(url)
+    if subject:
+        made = store.rename_subject(old, new, message, dry_run=dry_run)
+    else:
+        made = store.rename(old, new, message, with_splits=with_splits, dry_run=dry_run)
+    if json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+    return DONE
+
+
+def merge(
+    url: Url,
+    into: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INTO")],
+    other: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FROM")],
+    message: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Merge a session into another one of the same clock: other units, another probe.
+
+    Args:
+        url: The store.
+        into: Id of the session that stays.
+        other: Id of the session that goes into it.
+        message: Of the commit.
+        dry_run: Say what would be done and how many bytes it writes, do nothing.
+        json: Print what was done as JSON.
+    """
+    made = neurostore.open(url).merge(into, other, message, dry_run=dry_run)
+    if json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+    return DONE
+
+
+def branch(
+    url: Url,
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    at: At = None,
+    delete: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Begin a branch, whose commits leave the others alone; list branches; take one away.
+
+    Args:
+        url: The store.
+        name: Letters, digits, dots and dashes; all branches are listed without it.
+        at: A tag, snapshot or date where it begins; the newest snapshot without it.
+        delete: Take it away; commits that nothing else holds cannot be reached any more.
+        dry_run: With --delete: say which commits it alone holds, do nothing.
+        json: Print branches, or the commits that only the deleted one held, as JSON.
+    """
+    if (dry_run and not delete) or (delete and (name is None or at is not None)):
+        raise UsageError("--delete takes the name of a branch, --dry-run goes with it, --at not.")
+    store = opened(url, at)
+    if name is None or not delete:
+        if name is not None:
+            store.branch(name)
+        found = store.branches
+        if json:
+            print_json(found)
+            return DONE
+        for one, snapshot in found.items():
+            say(f"{snapshot}  {one}")
+        return DONE
+    alone = store.delete_branch(name, dry_run=dry_run)
+    if json:
+        print_json({"branch": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
+        return DONE
+    for commit in alone:
+        say(f"{commit.snapshot}  {commit.time:%Y-%m-%d %H:%M:%S}  {commit.message}")
+    held = f"it alone {'holds' if dry_run else 'held'} {counted(len(alone), 'commit')}"
+    say(f"{name}: {'Dry run: nothing was deleted' if dry_run else 'deleted'}; {held}.")
+    return DONE
+
+
+def lineage(
+    url: Url,
+    session: Id,
+    table: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")] = None,
+    at: At = None,
+    json: bool = False,
+) -> int:
+    """Say how the tables of a session were made: from what, by what, by whom and when.
+
+    Args:
+        url: The store.
+        session: Its id, <dataset>/<session>.
+        table: Only this one.
+        at: A tag, snapshot or date instead of the newest snapshot.
+        json: Print it as JSON.
+    """
+    found = opened(url, at).lineage(session, table)
+    made = found if isinstance(found, list) else [found]
+    if json:
+        print_json([one.to_json() for one in made])
+        return DONE
+    for one in made:
+        say(str(one))
+    return DONE
+
+
+def du(url: Url, at: At = None, json: bool = False) -> int:
+    """Say where the bytes of a store go: by session and table, history, and what all share.
+
+    Args:
+        url: The store, in a local folder.
+        at: A tag, snapshot or date instead of the newest snapshot.
+        json: Print it as JSON.
+    """
+    found = opened(url, at).du()
+    if json:
+        print_json(found.to_json())
+    else:
+        say(str(found))
+    return DONE

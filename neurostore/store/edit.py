@@ -1,0 +1,54 @@
+"""`Edit`: what a restore, a rename or a merge does, counted ahead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from neurostore.errors import JSON, counted
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What one command changes.
+
+    Attributes
+    ----------
+    steps : tuple of (str, str)
+        What is done to what: ``("restored", "d/s: units, spikes")``.
+    bytes : int
+        Written anew; what is taken out stays in older snapshots and frees none.
+    snapshot : str or None
+        The snapshot that it made; None of a dry run, and where there was nothing to do.
+    dry_run : bool
+    """
+
+    steps: tuple[tuple[str, str], ...]
+    bytes: int
+    snapshot: str | None = None
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a plain mapping."""
+        steps: list[JSON] = [{"what": what, "of": of} for what, of in self.steps]
+        return {
+            "steps": steps,
+            "bytes": self.bytes,
+            "snapshot": self.snapshot,
+            "dry_run": self.dry_run,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people: a line a step, then what it costs and where it is."""
+        would = "would be " if self.dry_run else ""
+        yield from (f"{of}: {would}{what}" for what, of in self.steps)
+        size = f"{counted(len(self.steps), 'change')}, {self.bytes:,} bytes"
+        if self.dry_run:
+            yield f"{size} to write. Dry run: nothing was written."
+        elif self.snapshot is None:
+            yield "Nothing to do: it is so already."
+        else:
+            yield f"{size} written. Committed {self.snapshot}."
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
