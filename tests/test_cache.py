@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from neurostore import cache, kernels
-from neurostore.cache import Cache, Checked, Entry, _ahead, _cache
+from neurostore.cache import Cache, Checked, Entry, Fixed, _ahead, _cache
 from neurostore.cache._packed import by_unit_plan, pack, packed_shapes
 from neurostore.errors import CacheWarning, DamagedError, UsageError
 
@@ -132,6 +132,19 @@ def test_a_damaged_header_is_said_once_and_built_anew(held: Cache):
         else:
             assert held.get("k") is None
         assert not path.exists()
+
+
+def test_an_entry_in_the_place_of_another_is_damage_and_that_one_is_built_anew(held: Cache):
+    path = builders.build(held, "k").path
+    path.write_bytes(builders.build(held, "j").path.read_bytes())
+    with pytest.raises(DamagedError, match=r"k\.entry is the entry of 'j'"):
+        Fixed(held.root).get("k")
+    with pytest.warns(CacheWarning, match="is the entry of 'j'"):
+        assert held.get("k") is None
+    assert not path.exists()
+    np.testing.assert_array_equal(
+        builders.build(held, "k").arrays["large"], builders.values("k")["large"]
+    )
 
 
 def test_rows_in_any_order_are_verified(held: Cache):

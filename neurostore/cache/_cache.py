@@ -56,7 +56,7 @@ class Cache:
             _touch(path)
             return entry
         try:
-            entry = Entry.open(path)
+            entry = Entry.open(path, key=key)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except DamagedError as error:

@@ -60,14 +60,15 @@ class Entry:
     _wrong: list[str] = field(default_factory=list, repr=False)
 
     @classmethod
-    def open(cls, path: Path, fixed: bool = False) -> Entry:
+    def open(cls, path: Path, fixed: bool = False, key: str = "") -> Entry:
         """The entry in a file, a large one locked unless fixed; its small arrays are verified.
 
         Raises
         ------
         FileNotFoundError
         DamagedError
-            Where header, length or a small array are not what was written.
+            Where header, length or a small array are not what was written, or it is the entry of
+            another key than the one that is asked for.
         OpenFilesError
             Where the process may open no more files.
         """
@@ -79,7 +80,10 @@ class Entry:
                 if fixed or same_file(path, held):  # else it was removed while we waited
                     inode = os.fstat(held).st_ino
                     try:
-                        return cls._of(path, _content(path, held), inode, fixed)
+                        made = cls._of(path, _content(path, held), inode, fixed)
+                        if key not in ("", made.key):
+                            raise DamagedError(f"{path} is the entry of {made.key!r:.200}.")
+                        return made
                     except DamagedError:
                         if not fixed:
                             remove(path, inode)

@@ -30,7 +30,7 @@ class Fixed(Cache):
         entry = _open.get(path)
         if entry is None or not _is(path, entry._inode):
             try:
-                entry = Entry.open(path, fixed=True)
+                entry = Entry.open(path, fixed=True, key=key)
             except FileNotFoundError:
                 return None
             _open[path] = entry

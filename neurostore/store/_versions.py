@@ -503,7 +503,7 @@ def _commit(
     if about.get("checksum") != digest({"message": info.message, **rest}):
         raise DamagedError(f"Commit {info.id} is not what was written. {WAY_OUT}")
     if expected not in (None, info.id):
-        raise DamagedError(f"The history leads to {info.id}, expected {expected}. {WAY_OUT}")
+        raise DamagedError(f"The history leads to commit {info.id}, not to {expected}. {WAY_OUT}")
     check_about(info.id, about)
     parent = None if about["parent"] == ROOT else about["parent"]
     when = datetime.fromisoformat(about["time"])
