@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from _sampled import Recording, counts, spiking, store_of, three
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import neurostore
@@ -279,7 +279,11 @@ def test_any_recordings_give_the_windows_of_the_host(
     if has["trial"]:
         streams["trial"] = Trials(("score", "start"))
     window = Window(past * step, future * step)
-    dataset = Dataset(store, window=window, streams=streams)
+    try:
+        dataset = Dataset(store, window=window, streams=streams)
+    except UsageError as refused:
+        assume("longer than every interval" not in refused.line)
+        raise
     assert_alike(dataset, starts=[Fraction(k, 7) for k in sevenths])
 
 

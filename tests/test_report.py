@@ -98,7 +98,7 @@ def test_the_page_needs_nothing_but_itself(store: Store, tmp_path: Path) -> None
 
 
 def test_a_hostile_name_never_becomes_markup(tmp_path: Path) -> None:
-    store = neurostore.create("memory://hostile")
+    store = neurostore.create("memory://hostile-name")
     builder = neurostore.SessionBuilder(
         dataset=HOSTILE.replace("/", "|"), session=HOSTILE, subject=HOSTILE, species=HOSTILE
     )
