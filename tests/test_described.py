@@ -13,7 +13,7 @@ import neurostore
 from neurostore.errors import UsageError
 from neurostore.store import Source
 from neurostore.store.release._croissant import CONTEXT
-from neurostore.store.release._described import describe, licence, release_files
+from neurostore.store.release._described import Own, describe, licence, release_files
 
 NUMBERS = count()
 CARDS = {
@@ -286,6 +286,21 @@ def test_the_same_store_gives_the_same_bytes_and_no_secret(store, described):
     assert "token" not in text
     for name in ("croissant.json", "ro-crate-metadata.json"):
         assert "/home/ada" not in again[name].decode()
+
+
+def test_what_the_publisher_says_of_the_whole_stands_before_the_cards(store):
+    own = Own("Maze and sky", "CC0-1.0", "Ada (2026), Maze and sky")
+    made = describe(store, cards=CARDS, own=own)
+    said = json.loads(made.files["croissant.json"])
+    assert said["name"] == "Maze and sky"
+    assert said["license"] == ["https://spdx.org/licenses/CC0-1.0"]
+    assert said["citeAs"].startswith("Ada (2026), Maze and sky\n\n")
+    graph = json.loads(made.files["ro-crate-metadata.json"])["@graph"]
+    root = next(one for one in graph if one["@id"] == "./")
+    assert root["name"] == "Maze and sky"
+    assert root["license"] == [{"@id": "https://spdx.org/licenses/CC0-1.0"}]
+    assert root["citation"][0] == {"@id": "#citation"}
+    assert {one["@id"] for one in root["citation"]} <= {one["@id"] for one in graph}
 
 
 def test_one_dataset_gives_its_own_title_page_and_version():

@@ -391,6 +391,19 @@ def test_what_an_open_transaction_builds_on_does_not_expire(store):
     assert messages == ["slow", "put 6", "put 5", "the wheel again"]
 
 
+def test_a_transaction_on_a_branch_that_is_gone_holds_up_no_expiry(local):
+    side = local.branch("side")
+    put(side, 7)
+    tx = side.transaction("late").__enter__()
+    tx.put(session("d/9"))
+    local.delete_branch("side")
+    local.gc(older_than=NOW)
+    assert local.expire(keep=1).commits
+    with pytest.raises(neurostore.NeurostoreError, match="side"):
+        tx.__exit__(None, None, None)
+    assert not any(local.validate().values())
+
+
 def test_a_history_that_breaks_off_where_nothing_expired_is_damage(local):
     repository = icechunk.Repository.open(icechunk.local_filesystem_storage(local.url))
     repository.expire_snapshots(datetime.now(UTC))  # not by us: it is recorded nowhere
@@ -400,9 +413,9 @@ def test_a_history_that_breaks_off_where_nothing_expired_is_damage(local):
 
 def test_a_record_of_expiry_that_was_changed_is_damage(local):
     local.expire(keep=1)
-    path = Path(local.url, "neurostore", "expired.json")
+    (path,) = Path(local.url, "neurostore", "expired").iterdir()
     path.write_text(path.read_text().replace('"commits": 3', '"commits": 2'))
-    with pytest.raises(DamagedError, match=r"expired\.json is not what was written"):
+    with pytest.raises(DamagedError, match=r"expired/.*\.json is not what was written"):
         neurostore.open(local.url).log()
 
 

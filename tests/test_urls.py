@@ -94,3 +94,9 @@ def test_a_store_opens_at_the_tag_of_its_url(tmp_path: Path):
         neurostore.open(f"{tmp_path}/lab@first", "second")
     with pytest.raises(UsageError, match=r"takes no storage options, found \['key'\]"):
         neurostore.open(tmp_path / "lab", storage_options={"key": "x"})
+
+
+def test_anon_means_the_same_to_every_provider():
+    assert parse("gs://b/lab", {"anon": True}).options == {"token": "anon"}
+    assert parse("gcs://b/lab", {"anon": True}).options == {"token": "anon"}
+    assert parse("s3://b/lab", {"anon": True}).options == {"anon": True}

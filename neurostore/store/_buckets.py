@@ -224,7 +224,7 @@ def _reach(endpoint: str) -> None:
 def _gs(bucket: str, prefix: str, options: Mapping[str, Any]) -> icechunk.Storage:
     token = options.get("token")
     given: dict[str, Any] = {}
-    if options.get("anon") or token == "anon":
+    if token == "anon":
         given["anonymous"] = True
     elif token is None or token in _FROM_ENVIRONMENT:
         given["from_env"] = True

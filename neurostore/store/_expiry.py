@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from neurostore.store._who import who
 if TYPE_CHECKING:
     from neurostore.store._versions import Commit, IcechunkVersions
 
-RECORD = "expired.json"
+RECORDS = "expired"
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,12 @@ def expire(
     files = beside(versions.place)
     with versions._lock(), _named(versions.place, "written"):
         until = _until(versions, before, keep)
-        for one in _leases.live(files, _leases.clock(files)):
-            until = min(until, versions.repository.lookup_snapshot(one.base).written_at)
+        named = _named_snapshots(versions)
+        written = {one.id: one.written_at for tip in named for one in _ancestors(versions, tip)}
+        for one in _leases.live(
+            files, _leases.clock(files)
+        ):  # a base may be of a branch that is gone
+            until = min(until, written.get(one.base, until))
         return drop(versions, files, until, dry_run=dry_run)
 
 
@@ -125,26 +130,33 @@ def expiries(files: Beside) -> list[dict[str, Any]]:
     Raises
     ------
     DamagedError
-        Where the record is not what was written.
+        Where a record is not what was written.
     """
-    data = files.read(RECORD)
+    found = [_recorded(name, files.read(name)) for name in files.list(RECORDS)]
+    return sorted((one for one in found if one is not None), key=lambda one: str(one["time"]))
+
+
+def _recorded(name: str, data: bytes | None) -> dict[str, Any] | None:
     if data is None:
-        return []
+        return None
     try:
-        said = json.loads(data)
-        if said["checksum"] == digest(said["expiries"]):
-            return list(said["expiries"])
-    except (ValueError, TypeError, KeyError):
+        said: dict[str, Any] = json.loads(data)
+        if said.pop("checksum") == digest(said):
+            return said
+    except (ValueError, TypeError, KeyError, AttributeError):
         pass  # said below
-    raise DamagedError(f"neurostore/{RECORD} is not what was written. {WAY_OUT}")
+    raise DamagedError(f"neurostore/{name} is not what was written. {WAY_OUT}")
 
 
 def _record(files: Beside, found: Expired) -> None:
-    """Written before the engine is asked: a history that begins earlier is no error."""
-    said = {"before": found.before.isoformat(), "begins": list(found.begins)}
-    every = [*expiries(files), {**who(), **said, "commits": len(found.commits)}]
-    text = json.dumps({"expiries": every, "checksum": digest(every)}, indent=1)
-    files.write(RECORD, text.encode())
+    """Written before the engine is asked: a history that begins earlier is no error.
+
+    Each is a file of its own: two machines that expire one bucket at once both leave theirs.
+    """
+    begun = {"before": found.before.isoformat(), "begins": list(found.begins)}
+    said = {**who(), **begun, "commits": len(found.commits)}
+    text = json.dumps(said | {"checksum": digest(said)}, indent=1)
+    files.write(f"{RECORDS}/{uuid.uuid4().hex}.json", text.encode())
 
 
 def _until(versions: IcechunkVersions, before: datetime | None, keep: int | None) -> datetime:

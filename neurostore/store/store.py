@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neurostore.cache import Cache, current
 from neurostore.errors import DamagedError, NotFoundError, StoreError, UsageError
-from neurostore.schemas import Finding, Table
+from neurostore.schemas import Finding
 from neurostore.splits import Part, Split
 from neurostore.store import (
     _catalogue,
     _log,
     _optimized,
-    _presented,
     _readable,
     _splits,
     _stimuli,
@@ -36,7 +35,6 @@ from neurostore.store.urls import Place, apart, parse, several
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from zarr.abc.store import Store as ZarrStore
@@ -356,15 +354,19 @@ class Store:
         pandas.DataFrame
             session, dataset, unit, n_spikes, observed (seconds), rate_hz, region, ...
         """
+        from neurostore.store import _units
+
         chosen = self.ids if sessions is None else sorted({*sessions} & {*self.ids})
-        return _joined_units(self._unit_frames(chosen), where)
+        return _units.joined(self._unit_frames(chosen), where)
 
     def _unit_frames(self, ids: Iterable[Any]) -> Iterator[pd.DataFrame]:
+        from neurostore.store import _units
+
         for id in ids:
             try:
                 session = self.session(str(id))
                 if "units" in session.tables:
-                    yield _unit_frame(session)
+                    yield _units.frame(session)
             except DamagedError as error:
                 if not self.allow_damaged:
                     raise
@@ -894,9 +896,11 @@ class Store:
         Reads all values, and holds every table's content against the digest in its session's row.
         Damage is a finding too (``store/damage``), so that one bad chunk hides no other.
         """
+        from neurostore.store import _validated
+
         wanted = self.ids if ids is None else list(ids)
         shared = {} if ids is not None else self.validate_splits() | self.validate_stimuli()
-        return {id: _validate(self.session(id)) for id in wanted} | shared
+        return {id: _validated.findings(self.session(id)) for id in wanted} | shared
 
     def validate_splits(self) -> dict[str, list[Finding]]:
         """The rows of every version of every split through both gates, by path."""
@@ -920,70 +924,3 @@ def _check_name(what: str, name: str) -> None:
             f"A {what} is named in letters, digits, dots and dashes, and not 'main'; found "
             f"{name!r}."
         )
-
-
-def _joined_units(parts: Iterable[pd.DataFrame], where: str | None) -> pd.DataFrame:
-    import pandas as pd
-
-    frames = list(parts)
-    known = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
-    if not frames:
-        return _catalogue.query(pd.DataFrame({name: [] for name in known}), where, "units")
-    return _catalogue.query(pd.concat(frames, ignore_index=True), where, "units")
-
-
-def _unit_frame(session: Session) -> pd.DataFrame:
-    table = session._pandas("units", wide=False)
-    seconds = _observed_by_unit(session, len(table))
-    table.insert(0, "session", session.id)
-    table.insert(1, "dataset", session.dataset)
-    table["observed"] = seconds
-    table["rate_hz"] = table["n_spikes"] / table["observed"].where(table["observed"] > 0)
-    first = ["session", "dataset", "unit", "region", "n_spikes", "observed", "rate_hz"]
-    front = [name for name in first if name in table]
-    return table[front + [name for name in table if name not in front]]
-
-
-def _observed_by_unit(session: Session, units: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    import numpy as np
-
-    if "intervals/observed" not in session.tables:
-        return np.zeros(units)
-    columns = session.stored("intervals/observed").columns
-    ticks = np.asarray(columns["stop"].values[:]) - np.asarray(columns["start"].values[:])
-    seconds = ticks / float(session.clock.rate)
-    if "unit" not in columns:
-        return np.full(units, seconds.sum())
-    rows = np.asarray(columns["unit"].values[:])
-    return np.bincount(rows, seconds, minlength=units).astype(np.float64)
-
-
-def _validate(session: Session) -> list[Finding]:
-    """Both gates over what can be read of a session; what cannot is damage, by table and column."""
-    from neurostore.store.builder import check_tables
-
-    findings: list[Finding] = []
-    whole: dict[str, Table] = {}
-    for name in session.tables:
-        try:
-            table = session.stored(name)
-            digests = session.attrs["row"]["tables"][name]["arrays"]
-            broken = [key for key in digests if _content(table, key) != digests[key]]
-        except DamagedError as error:
-            findings.append(_damage(name, "", error.line))
-            continue
-        whole |= {} if broken else {name: table}
-        findings += [_damage(name, key, f"{name}/{key} is not what was written") for key in broken]
-    unlinked = _presented.broken(session.store.zarr, session.id, whole)
-    return [*findings, *check_tables(whole), *unlinked]
-
-
-def _content(table: Table, column: str) -> str:
-    from neurostore.store.layout import StoredArray
-
-    values = table.columns[column].values
-    return values.chunk_digests() if isinstance(values, StoredArray) else ""
-
-
-def _damage(table: str, column: str, message: str) -> Finding:
-    return Finding("store/damage", "critical", table, column, message)

@@ -129,6 +129,9 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
     if scheme not in ("", "memory") and options is None:
         given = dict(_given.get() or {})
         remember(given)
+    if BUCKETS.get(scheme) == "gs" and given.get("anon") is True:  # as gcsfs spells it
+        given = {**given, "token": "anon"}
+        del given["anon"]
     if scheme in BUCKETS:
         return Place("bucket", f"{BUCKETS[scheme]}://{text.partition('://')[2].rstrip('/')}", given)
     if scheme not in ("", "memory"):

@@ -36,7 +36,7 @@ def document(facts: Facts) -> dict[str, Any]:
     entities = [
         *_licences(facts),
         *({"@id": _person(name), "@type": "Person", "name": name} for name in _people(facts)),
-        *_citations(facts.cards),
+        *_citations(facts),
         *_sources(facts),
         *_commit(facts),
     ]
@@ -63,7 +63,7 @@ def _root(facts: Facts, parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             "datePublished": facts.commit.time.isoformat(),
             "license": [{"@id": _licence(one)} for one in facts.licences],
             "author": [{"@id": _person(name)} for name in facts.authors],
-            "citation": [{"@id": one["@id"]} for one in _citations(facts.cards)],
+            "citation": [{"@id": one["@id"]} for one in _citations(facts)],
             "identifier": [facts.snapshot, *(card.doi for card in facts.cards if card.doi)],
             "url": facts.page,
             "version": facts.version,
@@ -124,16 +124,12 @@ def _person(name: str) -> str:
     return f"#person-{quote(name, safe='')}"
 
 
-def _citations(cards: Iterable[Card]) -> list[dict[str, Any]]:
-    return [
-        {
-            "@id": card.doi or f"#citation-{quote(card.dataset, safe='')}",
-            "@type": "CreativeWork",
-            "name": card.citation,
-        }
-        for card in cards
-        if card.citation
-    ]
+def _citations(facts: Facts) -> list[dict[str, Any]]:
+    said = [("#citation", facts.own.citation)] if facts.own.citation else []
+    for card in facts.cards:
+        if card.citation:
+            said.append((card.doi or f"#citation-{quote(card.dataset, safe='')}", card.citation))
+    return [{"@id": id, "@type": "CreativeWork", "name": text} for id, text in said]
 
 
 def _source(said: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ _KINDS = {"b": "sc:Boolean", "i": "sc:Integer", "u": "sc:Integer", "f": "sc:Floa
 
 def document(facts: Facts) -> dict[str, Any]:
     """The whole of it; what is not known of the release is not there."""
-    citations = [card.citation for card in facts.cards if card.citation]
+    citations = [facts.own.citation, *(card.citation for card in facts.cards)]
     files = [_file(one, "application/json") for one in facts.files if one.path.endswith(".json")]
     manifests = [_file(one, "application/json") for one in facts.manifests]
     said = {
@@ -59,7 +59,7 @@ def document(facts: Facts) -> dict[str, Any]:
         "url": facts.page,
         "license": [_licence(one) for one in facts.licences],
         "creator": [{"@type": "sc:Person", "name": name} for name in facts.authors],
-        "citeAs": "\n\n".join(dict.fromkeys(citations)),
+        "citeAs": "\n\n".join(dict.fromkeys(filter(None, citations))),
         "datePublished": facts.commit.time.isoformat(),
         "version": facts.version,
         "identifier": facts.snapshot,

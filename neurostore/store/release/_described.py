@@ -59,6 +59,15 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Own:
+    """What whoever publishes says of the whole; where it is empty, the cards speak."""
+
+    title: str = ""
+    licence: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
 class File:
     """A file of the release: where it lies in it, its size in bytes and its digest."""
 
@@ -82,10 +91,13 @@ class Facts:
     tables: Mapping[str, pd.DataFrame]
     files: tuple[File, ...]
     manifests: tuple[File, ...]
+    own: Own = Own()
 
     @property
     def name(self) -> str:
-        """The title of its one dataset, or the names of all."""
+        """Its own title, that of its one dataset, or the names of all."""
+        if self.own.title:
+            return self.own.title
         titles = [card.title or card.dataset for card in self.cards]
         return titles[0] if len(titles) == 1 else f"{len(titles)} datasets: {', '.join(titles)}"
 
@@ -107,7 +119,9 @@ class Facts:
 
     @property
     def licences(self) -> list[str]:
-        """Every licence, once: URLs, or texts."""
+        """Its own licence, or every one of the cards, once: URLs, or texts."""
+        if self.own.licence:
+            return [licence(self.own.licence)]
         return list(dict.fromkeys(card.licence for card in self.cards if card.licence))
 
     @property
@@ -140,10 +154,11 @@ def release_files(
     cards: Mapping[str, str] | None = None,
     manifests: Mapping[str, tuple[int, str]] | None = None,
     sizes: Mapping[str, int] | None = None,
+    own: Own = Own(),
 ) -> dict[str, bytes]:
     """What stands beside the Zarr tree of a release, as files by path; see `describe`."""
     return describe(
-        store, url=url, version=version, cards=cards, manifests=manifests, sizes=sizes
+        store, url=url, version=version, cards=cards, manifests=manifests, sizes=sizes, own=own
     ).files
 
 
@@ -155,6 +170,7 @@ def describe(
     cards: Mapping[str, str] | None = None,
     manifests: Mapping[str, tuple[int, str]] | None = None,
     sizes: Mapping[str, int] | None = None,
+    own: Own = Own(),
 ) -> Described:
     """``croissant.json``, ``ro-crate-metadata.json``, the tables they speak of, and the cards.
 
@@ -175,6 +191,8 @@ def describe(
         Path in the release, to size in bytes and sha256, of the manifests of its sessions.
     sizes : mapping, optional
         Stored bytes of every session by id; counted without it, which asks for every chunk's size.
+    own : Own
+        Title, licence and citation of the whole, before those of the cards.
 
     Raises
     ------
@@ -201,12 +219,13 @@ def describe(
         tables,
         tuple(_file(path, data) for path, data in sorted(made.items())),
         tuple(File(path, *said) for path, said in sorted((manifests or {}).items())),
+        own,
     )
     made["croissant.json"] = _text(_croissant.document(facts))
     described = _file("croissant.json", made["croissant.json"])
     facts = replace(facts, files=(*facts.files, described))
     made["ro-crate-metadata.json"] = _text(_crate.document(facts))
-    return Described(made, [*_missing(used), *_no_page(facts)])
+    return Described(made, [*_missing(used, own), *_no_page(facts)])
 
 
 def _file(path: str, data: bytes) -> File:
@@ -285,11 +304,11 @@ def licence(said: str) -> str:
     return f"https://spdx.org/licenses/{said}"
 
 
-def _missing(cards: Iterable[Card]) -> list[Finding]:
+def _missing(cards: Iterable[Card], own: Own) -> list[Finding]:
     found = []
     for card in cards:
         for name in WANTED:
-            if not getattr(card, name):
+            if not (getattr(card, name) or getattr(own, name, "")):
                 why = f"its card says no {name}" if card.text else "it has no card"
                 message = f"{card.dataset}: {name} is not known, for {why}"
                 found.append(Finding(f"card/{name}", "suggestion", card.dataset, name, message))

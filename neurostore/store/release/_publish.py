@@ -19,7 +19,7 @@ from neurostore.store import _damage, _fork
 from neurostore.store._format import canonical, session_path
 from neurostore.store._together import together
 from neurostore.store.release._checked import check_node
-from neurostore.store.release._described import release_files
+from neurostore.store.release._described import Own, release_files
 from neurostore.store.release._files import PART, Files, files_at
 from neurostore.store.release._manifest import (
     CATALOGUE,
@@ -106,16 +106,16 @@ def publish(
     rows = {session_path(str(row["id"])): row for row in store.rows}
     rows |= {str(one["id"])[1:]: one["row"] for one in store.split_rows + store.stimulus_rows}
     _refuse_clashes(rows)
+    own = Own(title, licence, citation)
     work = _Publishing(place, files_at(place), store.zarr, progress)
     sync(work.begin(store.snapshot, rows, dry=dry_run))
     if not dry_run:
         listing = sync(work.tree(rows, store._commit))
-        further = {**_described(store, listing, work.sizes), **(files or {})}
+        further = {**_described(store, listing, work.sizes, own), **(files or {})}
         listing = replace(listing, files={path: Bytes.of(one) for path, one in further.items()})
         data = listing.to_bytes()
         root = listing.merkle_root(Bytes.of(data))
-        said = (title, licence, citation)
-        sync(work.finish(_about(store._commit, root, Bytes.of(data), *said), data, further))
+        sync(work.finish(_about(store._commit, root, Bytes.of(data), own), data, further))
     return Published(
         place.url,
         store.snapshot,
@@ -127,7 +127,9 @@ def publish(
     )
 
 
-def _described(store: Store, listing: Listing, sizes: Mapping[str, int]) -> dict[str, bytes]:
+def _described(
+    store: Store, listing: Listing, sizes: Mapping[str, int], own: Own
+) -> dict[str, bytes]:
     """What tells others of the release, by the manifests and the sizes of its sessions."""
     paths = {session_path(str(row["id"])): str(row["id"]) for row in store.rows}
     held = dict.fromkeys(paths, 0)
@@ -137,14 +139,12 @@ def _described(store: Store, listing: Listing, sizes: Mapping[str, int]) -> dict
             held[node] += size
     manifests = {manifest_path(node): (one.size, one.sha256) for node, one in listing.nodes.items()}
     by_id = {paths[node]: size for node, size in held.items()}
-    return release_files(store, manifests=manifests, sizes=by_id)
+    return release_files(store, manifests=manifests, sizes=by_id, own=own)
 
 
-def _about(
-    commit: Commit, root: str, catalogue: Bytes, title: str, licence: str, citation: str
-) -> About:
-    when = commit.time.isoformat()
-    return About(commit.snapshot, root, catalogue, title, licence, citation, when, commit.version)
+def _about(commit: Commit, root: str, catalogue: Bytes, own: Own) -> About:
+    said, when = (own.title, own.licence, own.citation), commit.time.isoformat()
+    return About(commit.snapshot, root, catalogue, *said, when, commit.version)
 
 
 def _target(place: Place) -> Place:
