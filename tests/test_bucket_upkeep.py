@@ -69,6 +69,21 @@ def test_files_beside_a_repository_are_written_read_renewed_removed_and_listed(f
     assert files.list("leases").keys() == {"leases/b"}
 
 
+def test_a_file_that_comes_while_an_empty_folder_is_listed_does_no_harm(files, monkeypatch):
+    listed = files.files._lsdir
+
+    async def late(path, **options):
+        found = await listed(path, **options)
+        if path.endswith("/leases"):
+            await files.files._pipe_file(f"{path}/a", b"one")
+        return found
+
+    monkeypatch.setattr(files.files, "_lsdir", late)
+    assert files.list("leases") == {}
+    monkeypatch.undo()
+    assert files.list("leases").keys() == {"leases/a"}
+
+
 def test_a_bucket_that_is_gone_is_said_for_every_call(store, bucket):
     lost = beside(replace(store._form.place, path="s3://no-such-box/lab"))
     for call in (lambda: lost.write("a", b""), lambda: lost.list("leases")):

@@ -218,7 +218,9 @@ class BucketFiles:
         """See `Beside`."""
         found: dict[str, datetime] = {}
         with self._named(folder, "listed"):
-            for path in self.files.find(self._at(folder)):
+            for path, about in self.files.find(self._at(folder), detail=True).items():
+                if about["type"] == "directory":  # the folder itself, where its first file came now
+                    continue
                 name = path.removeprefix(f"{self.root}/")
                 with suppress(FileNotFoundError):  # its writer is done meanwhile
                     found[name] = self._time(name)
