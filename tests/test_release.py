@@ -260,6 +260,31 @@ def test_publishing_again_mends_what_is_damaged_and_writes_nothing_else(store, f
     assert contents(target) == contents(folder)
 
 
+def test_publishing_again_keeps_what_was_said_and_given_and_says_where_the_root_changes(
+    store, tmp_path
+):
+    target, card = tmp_path / "mice", tmp_path / "lab.toml"
+    card.write_text('title = "Labs"\nlicence = "CC0-1.0"\nauthors = ["Ada"]\n')
+    first = store.publish(target, **SAID, cards=[card], files={"README.md": b"# Mice"})
+    before = contents(target)
+    again = store.publish(target)
+    assert contents(target) == before
+    assert (again.merkle_root, again.replaced) == (first.merkle_root, "")
+    other = store.publish(target, title="Rats")
+    assert other.replaced == first.merkle_root
+    said = json.loads((target / RELEASE).read_bytes())
+    assert (said["title"], said["licence"]) == ("Rats", SAID["licence"])
+    assert json.loads((target / "croissant.json").read_bytes())["creator"][0]["name"] == "Ada"
+    (target / "README.md").write_bytes(b"# Rats")
+    with pytest.raises(UsageError, match=r"README\.md of the release .* Give it again"):
+        store.publish(target)
+    store.publish(target, **SAID, files={"README.md": b"# Mice"})
+    assert contents(target) == before
+    with pytest.raises(UsageError, match=r"nowhere\.toml cannot be read"):
+        store.publish(tmp_path / "new", cards=["nowhere.toml"])
+    assert not (tmp_path / "new").exists()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (one for one in folder.rglob("*") if one.is_file())
     return {one.relative_to(folder).as_posix(): one.read_bytes() for one in files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -21,6 +22,7 @@ def publish(
     title: str = "",
     licence: str = "",
     citation: str = "",
+    cards: tuple[Path, ...] = (),
     at: At = None,
     dry_run: bool = False,
     json: bool = False,
@@ -33,6 +35,7 @@ def publish(
         title: Of the release.
         licence: Of the data, e.g. CC-BY-4.0.
         citation: How to cite it.
+        cards: Cards of its datasets, each named <dataset>.toml.
         at: A tag, snapshot or date instead of the newest one.
         dry_run: Say how much would be written, and write nothing.
         json: Print what was published as JSON.
@@ -44,6 +47,7 @@ def publish(
             title=title,
             licence=licence,
             citation=citation,
+            cards=cards,
             dry_run=dry_run,
             progress=progress,
         )
@@ -58,6 +62,8 @@ def publish(
         say(f"The release holds {whole}. Nothing was written.")
         return DONE
     say(f"Published {whole} at {found.url}: {new} written, {there:,} there already.")
+    if found.replaced:
+        say(f"It says other things than before: its Merkle root was {found.replaced}.")
     say(f"Merkle root {found.merkle_root}. Read it: neurostore sessions {found.url}")
     return DONE
 

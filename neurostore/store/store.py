@@ -712,6 +712,7 @@ class Store:
         title: str = "",
         licence: str = "",
         citation: str = "",
+        cards: Iterable[str | Path] = (),
         files: Mapping[str, bytes] | None = None,
         dry_run: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -719,7 +720,8 @@ class Store:
         """Write this snapshot as a release: a plain Zarr v3 tree with manifests, read by `open`.
 
         A publish that was stopped goes on where it was, and ends in the same bytes. All that is
-        written is read back.
+        written is read back. Published again to the same place, what is damaged there is mended;
+        title, licence, citation, cards and further files stay where they are not given anew.
 
         Parameters
         ----------
@@ -728,7 +730,9 @@ class Store:
         storage_options : mapping, optional
             As fsspec takes them.
         title, licence, citation : str
-            What ``release.json`` says of the release.
+            What the release says of itself, before what the cards say of each dataset.
+        cards : iterable of paths
+            Cards of the datasets, ``<dataset>.toml`` each, instead of those of the package.
         files : mapping, optional
             Further files by path, whose digests the catalogue keeps, beside ``croissant.json``,
             ``ro-crate-metadata.json``, what they speak of, and the cards.
@@ -755,6 +759,7 @@ class Store:
             title=title,
             licence=licence,
             citation=citation,
+            cards=cards,
             files=files,
             dry_run=dry_run,
             progress=progress,

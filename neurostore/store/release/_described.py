@@ -7,7 +7,8 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neurostore import _declared
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from neurostore.store._versions import Commit
+    from neurostore.store.release._manifest import About
     from neurostore.store.store import Store
 
 WANTED = ("licence", "citation", "authors")
 """What people look for first; where a card does not say it, that is a finding."""
+DESCRIBED = ("croissant.json", "ro-crate-metadata.json", "sessions.json", "units.json")
+"""What is made of the store, and of the cards, whenever it is published."""
+CARDS = "catalog/"
 _TEXTS = ("title", "description", "licence", "citation", "doi", "url")
 
 
@@ -65,6 +70,12 @@ class Own:
     title: str = ""
     licence: str = ""
     citation: str = ""
+
+    def over(self, before: About | None) -> Own:
+        """With what an earlier release says where nothing is said anew."""
+        if before is None:
+            return self
+        return Own(*(getattr(self, one.name) or getattr(before, one.name) for one in fields(Own)))
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,7 @@ def describe(
     version : str
         Of the release, ``1.2.0``, where it has one.
     cards : mapping of str to str, optional
-        The TOML of the cards, by the name that sessions give theirs, or by dataset; those of the
+        The TOML of the cards, by dataset, or by the name that sessions give theirs; those of the
         package without it.
     manifests : mapping, optional
         Path in the release, to size in bytes and sha256, of the manifests of its sessions.
@@ -201,12 +212,12 @@ def describe(
     """
     from neurostore.store.release import _crate, _croissant
 
-    known = _bundled() if cards is None else cards
+    known = bundled() if cards is None else cards
     attrs = {str(row["id"]): store.session(str(row["id"])).attrs for row in store.rows}
     used = _cards(attrs.values(), known)
     tables = {"sessions": store.sessions(), "units": store.units()}
     made = {f"{name}.json": _records(frame) for name, frame in tables.items()}
-    made |= {f"catalog/{segment(one.dataset)}.toml": one.text.encode() for one in used if one.text}
+    made |= {f"{CARDS}{segment(one.dataset)}.toml": one.text.encode() for one in used if one.text}
     facts = Facts(
         store.snapshot,
         redacted(url),
@@ -239,8 +250,32 @@ def _text(document: Mapping[str, Any]) -> bytes:
 # ---- cards
 
 
-def _bundled() -> dict[str, str]:
+def bundled() -> dict[str, str]:
+    """The cards of the package, by dataset."""
     return {path.stem: path.read_text("utf-8") for path in _declared.declared("catalog")}
+
+
+def read_cards(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Cards by the segment of their dataset, which is the name of the file.
+
+    Raises
+    ------
+    UsageError
+        Where a file cannot be read.
+    """
+    found = {}
+    for path in map(Path, paths):
+        try:
+            found[segment(path.stem)] = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The card {path} cannot be read: {error}.") from error
+    return found
+
+
+def cards_in(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The cards among the further files of a release, by the segment of their dataset."""
+    found = {path: PurePosixPath(path) for path in files if path.startswith(CARDS)}
+    return {one.stem: files[path].decode() for path, one in found.items()}
 
 
 def _cards(sessions: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> tuple[Card, ...]:
@@ -256,7 +291,8 @@ def _cards(sessions: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> t
                 f"The sessions of {dataset} name different cards: {', '.join(others)}. Give them "
                 "one card, or different datasets."
             )
-        made.append(read_card(dataset, len(names), known.get(others[0], "")))
+        text = known.get(segment(dataset)) or known.get(others[0], "")
+        made.append(read_card(dataset, len(names), text))
     return tuple(made)
 
 

@@ -7,6 +7,7 @@ with the right bytes is left as it is, and everything is read back and held agai
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,14 @@ from neurostore.store import _damage, _fork
 from neurostore.store._format import canonical, session_path
 from neurostore.store._together import together
 from neurostore.store.release._checked import check_node
-from neurostore.store.release._described import Own, release_files
+from neurostore.store.release._described import (
+    DESCRIBED,
+    Own,
+    bundled,
+    cards_in,
+    read_cards,
+    release_files,
+)
 from neurostore.store.release._files import PART, Files, files_at
 from neurostore.store.release._manifest import (
     CATALOGUE,
@@ -42,11 +50,14 @@ from neurostore.store.release._manifest import (
 from neurostore.store.urls import Place, is_repository, parse
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zarr.abc.store import Store as ZarrStore
 
     from neurostore.store._versions import Commit
     from neurostore.store.store import Store
 
+_logger = logging.getLogger("neurostore")
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done and those there are in all."""
 _TOGETHER = 16
@@ -63,6 +74,8 @@ class Published:
     ----------
     merkle_root : str
         Of the release; empty in a dry run.
+    replaced : str
+        The Merkle root of the release that was there, where it was another one.
     keys, bytes : int
         Of the tree.
     written, written_bytes : int
@@ -72,6 +85,7 @@ class Published:
     url: str
     snapshot: str
     merkle_root: str
+    replaced: str
     keys: int
     bytes: int
     written: int
@@ -91,6 +105,7 @@ def publish(
     title: str = "",
     licence: str = "",
     citation: str = "",
+    cards: Iterable[str | Path] = (),
     files: Mapping[str, bytes] | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -102,24 +117,30 @@ def publish(
             check_file(path, "files=")
         except DamagedError as error:
             raise UsageError(error.line) from error
+    given = read_cards(cards)
     place = _target(parse(target, storage_options))
     rows = {session_path(str(row["id"])): row for row in store.rows}
     rows |= {str(one["id"])[1:]: one["row"] for one in store.split_rows + store.stimulus_rows}
     _refuse_clashes(rows)
-    own = Own(title, licence, citation)
     work = _Publishing(place, files_at(place), store.zarr, progress)
     sync(work.begin(store.snapshot, rows, dry=dry_run))
+    own, known = Own(title, licence, citation).over(work.said), bundled() | given
     if not dry_run:
         listing = sync(work.tree(rows, store._commit))
-        further = {**_described(store, listing, work.sizes, own), **(files or {})}
+        kept = sync(work.kept({*DESCRIBED, *(files or {})}))
+        known |= cards_in(kept) | given
+        described = _described(store, listing, work.sizes, own, known)
+        further = {**kept, **described, **(files or {})}
         listing = replace(listing, files={path: Bytes.of(one) for path, one in further.items()})
         data = listing.to_bytes()
         root = listing.merkle_root(Bytes.of(data))
         sync(work.finish(_about(store._commit, root, Bytes.of(data), own), data, further))
+    before = "" if work.said is None else work.said.merkle_root
     return Published(
         place.url,
         store.snapshot,
         "" if dry_run else root,
+        "" if dry_run or before == root else before,
         len(work.sizes),
         work.total,
         *(work.missing() if dry_run else (work.written, work.written_bytes)),
@@ -128,7 +149,7 @@ def publish(
 
 
 def _described(
-    store: Store, listing: Listing, sizes: Mapping[str, int], own: Own
+    store: Store, listing: Listing, sizes: Mapping[str, int], own: Own, cards: Mapping[str, str]
 ) -> dict[str, bytes]:
     """What tells others of the release, by the manifests and the sizes of its sessions."""
     paths = {session_path(str(row["id"])): str(row["id"]) for row in store.rows}
@@ -139,7 +160,7 @@ def _described(
             held[node] += size
     manifests = {manifest_path(node): (one.size, one.sha256) for node, one in listing.nodes.items()}
     by_id = {paths[node]: size for node, size in held.items()}
-    return release_files(store, manifests=manifests, sizes=by_id, own=own)
+    return release_files(store, manifests=manifests, sizes=by_id, own=own, cards=cards)
 
 
 def _about(commit: Commit, root: str, catalogue: Bytes, own: Own) -> About:
@@ -195,6 +216,7 @@ class _Publishing:
     sizes: dict[str, int] = field(default_factory=dict)
     there: dict[str, int] = field(default_factory=dict)
     before: bytes | None = None
+    said: About | None = None
     written: int = 0
     written_bytes: int = 0
     done: int = 0
@@ -211,10 +233,11 @@ class _Publishing:
         mark = canonical({"snapshot": snapshot})
         self.before = await self.files.read(RELEASE, RELEASE_BYTES)
         if self.before is not None:
-            found = About.parse(self.before, f"{self.place.url}/{RELEASE}").snapshot
-            if found != snapshot:
+            self.said = About.parse(self.before, f"{self.place.url}/{RELEASE}")
+            if self.said.snapshot != snapshot:
                 raise UsageError(
-                    f"{self.place.url} holds the release of snapshot {found}, this is {snapshot}. "
+                    f"{self.place.url} holds the release of snapshot {self.said.snapshot}, this is "
+                    f"{snapshot}. "
                     "A release is never overwritten: publish to another place."
                 )
         elif self.there.keys() - {UNFINISHED + PART}:
@@ -341,6 +364,34 @@ class _Publishing:
             )
         self.there[key] = len(data)
         return True
+
+    async def kept(self, anew: Collection[str]) -> dict[str, bytes]:
+        """Further files of the release that is there, but for those that are made anew.
+
+        Raises
+        ------
+        UsageError
+            Where one of them is damaged, which nothing here can mend.
+        """
+        if self.said is None:
+            return {}
+        data = await self.files.read(CATALOGUE, LISTING_BYTES + 1)
+        try:
+            listing = Listing.parse(data or b"", self.said, f"{self.place.url}/{CATALOGUE}")
+        except DamagedError as error:
+            _logger.warning("Further files stay only where they are given again: %s", error.line)
+            return {}
+        found = {}
+        for path, one in listing.files.items():
+            if path not in anew:
+                data = await self.files.read(path, one.size + 1)
+                if data is None or Bytes.of(data) != one:
+                    raise UsageError(
+                        f"{path} of the release at {self.place.url} is not what was published, and "
+                        "the store does not hold it. Give it again: files=, or --cards for a card."
+                    )
+                found[path] = data
+        return found
 
     # ---- what makes it a release
 
