@@ -92,6 +92,29 @@ def test_an_erased_session_is_in_no_file_and_the_others_are_as_they_were(store):
     assert len(again.log()) == 2
 
 
+def test_no_local_copy_of_it_stays_even_of_history_that_expired_before(store):
+    before = {path for path, _ in cache.current().entries()}
+    for _ in range(2):
+        store.sessions()
+        store.session(GONE).counts(0, 10, 0.1)
+        with store.transaction("further on") as tx:
+            tx.put(session(GONE, seed=5, spikes=300), replace=True)
+    store.expire(keep=1)
+    folder, names = cache.folder(), _traces.Traces(GONE, {}).names
+    entries = [path for path, _ in cache.current().entries()]
+
+    def naming():
+        return [
+            one for one in folder.rglob("*") if one.is_file() and names.search(one.read_bytes())
+        ]
+
+    assert naming()
+    assert entries
+    assert store.erase(GONE).found == ()
+    assert naming() == []
+    assert not any(path.exists() for path in entries)
+
+
 def test_the_search_finds_names_and_chunks_before_they_are_erased(store):
     plan = _erase._plan(store, store._versions, GONE)
     found = _traces.search(Path(store.url), plan.traces)

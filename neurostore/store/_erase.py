@@ -91,9 +91,7 @@ class Erased:
 class _Plan:
     traces: Traces
     keys: tuple[str, ...]
-    """Of the window cache."""
-    snapshots: tuple[str, ...]
-    """Whose local catalogue goes."""
+    """Of the window cache, which are to be gone."""
     erased: Erased
 
 
@@ -122,7 +120,7 @@ def erase(store: Store, session: str, *, with_splits: bool, dry_run: bool) -> Er
         )
     if dry_run:
         return plan.erased
-    record = {"keys": plan.keys, "snapshots": plan.snapshots, **plan.traces.to_json()}
+    record = {"keys": plan.keys, **plan.traces.to_json()}
     files.write(_record_of(session), json.dumps(record).encode())
     _commit(store, session, plan.erased.splits)
     _drop(versions, files, plan.erased.tags)
@@ -167,7 +165,7 @@ def _plan(store: Store, versions: IcechunkVersions, session: str) -> _Plan | Non
     found = Erased(
         session, tuple(sorted(tags)), tuple(lost[::-1]), tuple(splits), len(traces.chunks)
     )
-    return _Plan(traces, tuple(sorted(keys)), tuple(one.snapshot for one in lost), found)
+    return _Plan(traces, tuple(sorted(keys)), found)
 
 
 def _reachable(versions: IcechunkVersions) -> tuple[dict[str, Commit], dict[str, str]]:
@@ -247,7 +245,6 @@ def _resumed(files: Beside, plan: _Plan | None, session: str, store: Store) -> _
     return _Plan(
         Traces(session, chunks),
         tuple({*said["keys"], *(plan.keys if plan else ())}),
-        tuple({*said["snapshots"], *(plan.snapshots if plan else ())}),
         replace(found, chunks=len(chunks)),
     )
 
@@ -328,16 +325,17 @@ def _drop(versions: IcechunkVersions, files: Beside, tags: tuple[str, ...]) -> N
 
 
 def _clear(plan: _Plan) -> list[str]:
-    """Take local copies away; gives those that cannot be."""
-    for snapshot in plan.snapshots:
-        path = _local._path(snapshot)
-        if path is not None:
-            path.unlink(missing_ok=True)
+    """Take local copies away; gives those that cannot be.
+
+    Of snapshots that expired earlier nothing is known but their catalogues' words, and no entry of
+    the window cache says of whom it is: all of them go that nobody uses.
+    """
+    _local.remove(plan.traces.names)
     held = cache.current()
     if held is None:
         return []
     gc.collect()  # what nobody can reach any more lets go of what it has open
-    held.clear(list(plan.keys))
+    held.clear()
     left = [held._path(key) for key in plan.keys]
     return [f"{one} (in use: close what reads it)" for one in left if one.exists()]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,6 +67,15 @@ def save(snapshot: str, catalogue: Catalogue, bucket: str = "") -> None:
         if path.parent not in _unwritable:
             _unwritable.add(path.parent)
             _log.warning("The cache %s cannot be written (%s); read without.", path.parent, error)
+
+
+def remove(names: re.Pattern[bytes]) -> None:
+    """Take away every copy in which one of these words stands."""
+    folder = cache.folder()
+    for path in () if folder is None else (folder / "catalogue").glob("*"):
+        with suppress(FileNotFoundError):  # another process keeps order too
+            if names.search(path.read_bytes()):
+                path.unlink()
 
 
 _unwritable: set[Path] = set()
