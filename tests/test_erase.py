@@ -101,7 +101,7 @@ def test_no_local_copy_of_it_stays_even_of_history_that_expired_before(store):
             tx.put(session(GONE, seed=5, spikes=300), replace=True)
     store.expire(keep=1)
     folder, names = cache.folder(), _traces.Traces(GONE, {}).names
-    entries = [path for path, _ in cache.current().entries()]
+    entries = {path for path, _ in cache.current().entries()} - before
 
     def naming():
         return [
