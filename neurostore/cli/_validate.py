@@ -88,18 +88,18 @@ def _say(checked: Checked, rules: Rules) -> None:
         by_path.setdefault(fault.path, []).append(fault)
     for path, found in by_path.items():
         ok = "holds its contracts, unchanged since its commit"
-        if path in checked.kept:
-            ok += f"; {counted(checked.kept[path], 'finding')} kept with it"
         say(f"{path}: {counted(len(found), 'finding') if found else ok}")
         for fault in found:
             reason = rules.ignored(fault)
-            milder = rules.severity(fault)
-            relaxed = f" (here: {milder})" if milder != fault.finding.severity else ""
-            say(f"    {fault.finding}{relaxed}{f' (ignored: {reason})' if reason else ''}")
+            milder = rules.relaxed(fault)
+            relaxed = f" (here a {milder[0]}: {milder[1]})" if milder else ""
+            when = " (found at its ingest)" if fault in checked.kept else ""
+            ignored = f" (ignored: {reason})" if reason else ""
+            say(f"    {fault.finding}{when}{relaxed}{ignored}")
             if fault.hint:
                 say(f"        {fault.hint}")
-    ignored = sum(bool(rules.ignored(one)) for one in faults)
-    said = counted(len(faults), "finding") + (f", {ignored:,} of them ignored" if ignored else "")
+    left = sum(bool(rules.ignored(one)) for one in faults)
+    said = counted(len(faults), "finding") + (f", {left:,} of them ignored" if left else "")
     verdict = "fails" if checked.failed(rules) else "passes"
     say(f"{checked.target} ({checked.kind}): {said}; it {verdict}.")
 

@@ -52,11 +52,15 @@ class Rules:
         id = fault.finding.check
         return next((why for one, why in self.ignore.items() if fnmatchcase(id, one)), "")
 
+    def relaxed(self, fault: Fault) -> tuple[Severity, str] | None:
+        """How grave a fault is here instead, and the reason; None where it is as it was."""
+        id = fault.finding.check
+        return next((said for one, said in self.relax.items() if fnmatchcase(id, one)), None)
+
     def severity(self, fault: Fault) -> Severity:
         """How grave a fault is here."""
-        id = fault.finding.check
-        found = [said for one, (said, _) in self.relax.items() if fnmatchcase(id, one)]
-        return found[0] if found else fault.finding.severity
+        said = self.relaxed(fault)
+        return fault.finding.severity if said is None else said[0]
 
     def fails(self, fault: Fault) -> bool:
         """Whether a fault fails the validation."""

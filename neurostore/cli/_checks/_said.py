@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as XML
@@ -26,15 +26,15 @@ class Checked:
     kind : {"store", "file", "contract", "card", "recipe"}
     items : sequence of str
         What of it was looked at: sessions, splits and stimuli of a store.
-    kept : mapping of session to int
-        How many findings were kept with each at its ingest.
+    kept : sequence of Fault
+        Those of them that sessions keep since their ingest, and that nothing shows any more.
     """
 
     target: str
     kind: str
     items: Sequence[str] = ()
     faults: Sequence[Fault] = field(default=())
-    kept: Mapping[str, int] = field(default_factory=dict)
+    kept: Sequence[Fault] = field(default=())
 
     def failed(self, rules: Rules) -> list[Fault]:
         """What fails it."""
@@ -48,7 +48,9 @@ def as_json(checked: Sequence[Checked], rules: Rules) -> dict[str, Any]:
         findings = []
         for fault in one.faults:
             if rules.chosen(fault):
+                milder = rules.relaxed(fault)
                 said = fault.to_json() | {"severity": rules.severity(fault)}
+                said |= {"relaxed": milder[1] if milder else None, "kept": fault in one.kept}
                 findings.append(said | {"ignored": rules.ignored(fault) or None})
         counts = Counter(str(said["severity"]) for said in findings if not said["ignored"])
         targets.append(
@@ -83,7 +85,8 @@ def as_junit(checked: Sequence[Checked], rules: Rules) -> bytes:
         failures = skipped = 0
         chosen = [fault for fault in one.faults if rules.chosen(fault)]
         for fault in chosen:
-            case = _case(suite, fault.finding.check, fault.path)
+            finding, milder = fault.finding, rules.relaxed(fault)
+            case = _case(suite, finding.check, f"{fault.path} {finding.table} {finding.variable}")
             reason = rules.ignored(fault)
             if reason:
                 skipped += 1
@@ -94,11 +97,12 @@ def as_junit(checked: Sequence[Checked], rules: Rules) -> bytes:
                     case,
                     "failure",
                     type=rules.severity(fault),
-                    message=_text(fault.finding.message),
+                    message=_text(finding.message),
                 )
                 said.text = _text(_details(fault))
             else:
-                XML.SubElement(case, "system-out").text = _text(str(fault))
+                here = f"\nhere a {milder[0]}: {milder[1]}" if milder else ""
+                XML.SubElement(case, "system-out").text = _text(f"{fault}{here}")
         found = {fault.path for fault in chosen}
         for item in [*one.items] or [one.target]:
             if item not in found:

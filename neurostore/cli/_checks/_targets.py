@@ -83,8 +83,16 @@ def _store(
         for id, findings in found.items()
         for one in findings
     ]
-    kept = {str(row["id"]): int(row["findings"]) for row in store.rows}
-    return Checked(target, "store", tuple(found), tuple(faults), kept)
+    kept = [one for id in wanted for one in _kept(store.session(id), found.get(id, []))]
+    return Checked(target, "store", tuple(found), (*faults, *kept), tuple(kept))
+
+
+def _kept(session: neurostore.Session, found: Sequence[Finding]) -> Iterator[Fault]:
+    """What was found when its tables were read or made, and is not found in them as they are."""
+    said = {(one.check, one.table, one.variable) for one in found}
+    for one in session.findings:
+        if (one.check, one.table, one.variable) not in said:
+            yield Fault(session.id, one)
 
 
 def _file(target: str, dataset: str | None) -> Iterator[Fault]:
