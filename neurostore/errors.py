@@ -129,8 +129,9 @@ class MissingExtraError(NeurostoreError, ImportError):
     def __init__(self, what: str, extra: str) -> None:
         self.what, self.extra = what, extra
         super().__init__(
-            f"{what} needs the extra {extra!r}, which is not installed. "
-            f"Install it: pip install 'neurostore[{extra}]'"
+            f"{what} needs the extra {extra!r}, which is not installed. Take neurostore[{extra}] "
+            "from where neurostore came from; in its checkout: pip install -c constraints.txt "
+            f"'.[{extra}]'"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -167,6 +167,24 @@ def test_milliseconds_in_one_table_beside_seconds_are_found(late: str) -> None:
     assert "milliseconds or samples?" in found.message
 
 
+def test_a_table_that_shares_no_time_with_the_spikes_is_found_put_or_updated(caplog) -> None:
+    made = SessionBuilder(dataset="d", session="s")
+    made.add_units({"a": SECONDS})
+    made.add_behaviour("pupil", SECONDS[:9], time=SECONDS[:9] + 1100, units="mm")
+    made.add_behaviour("wheel", SECONDS[:9], time=SECONDS[:9] - 9, units="mm")
+    store = neurostore.create("memory://apart")
+    with store.transaction("one") as tx:
+        (found,) = tx.put(made)
+    assert (found.check, found.table) == ("clock/apart", "behaviour/pupil")
+    assert "from 1,100.5 to 1,104.5 s, the spikes from 0.5 to 1,000.0 s" in found.message
+    with store.transaction("two") as tx:
+        values, span = np.arange(9.0), store.session("d/s").span
+        tx.update("d/s", tables.behaviour("late", values, span, time=values + 5000, units="mm"))
+    kept = store.session("d/s").findings
+    assert [one.table for one in kept] == ["behaviour/pupil", "behaviour/late"]
+    assert "Kept with d/s: violation: d/s: behaviour/late is from 5,000.0" in caplog.text
+
+
 def test_milliseconds_in_one_unit_beside_seconds_are_found() -> None:
     made = SessionBuilder(dataset="d", session="s")
     made.add_units({"a": SECONDS, "b": SECONDS, "silent": [], "late": SECONDS * 1000})

@@ -1,8 +1,9 @@
-"""Times of one session on two scales: milliseconds or samples beside seconds, as findings."""
+"""Times of one session that do not go together: on two scales, or far apart, as findings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from neurostore.store.tables import Interleaved, Ragged, finite
 
 FACTOR = 100
 """How many times later one thing ends than another one before it is said."""
+NEAR = 10.0
+"""Seconds that a table may lie away from all spikes."""
 _LEAST = 1.0  # second; whatever ends sooner says nothing of a scale
 _ROWS = 10  # a few rows may well lie at the beginning alone (one baseline epoch)
 
@@ -25,8 +28,7 @@ def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Findi
     for table in tables:
         extent = summary(table, clock).get("extent")
         if isinstance(extent, list) and table.name != "intervals/observed":
-            first, last = clock.seconds(np.array(extent, dtype=np.int64)).tolist()
-            ends[table.name], rows[table.name] = (first, last), table.rows
+            ends[table.name], rows[table.name] = _seconds(extent, clock), table.rows
     if not ends:
         return []
     origin = min(first for first, _ in ends.values())
@@ -41,6 +43,33 @@ def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Findi
         f"than {FACTOR} times sooner; is one of them in milliseconds or samples? Give seconds"
     )
     return [Finding("clock/time_scale", "violation", late, "time", message, count=len(soon))]
+
+
+def apart(id: str, tables: Iterable[Table], spikes: object, clock: Clock) -> list[Finding]:
+    """Tables that end before, or begin after the extent (ticks) of the spikes by over `NEAR`."""
+    if not isinstance(spikes, list):
+        return []
+    first, last = _seconds(spikes, clock)
+    found = []
+    for table in tables:
+        extent = summary(table, clock).get("extent")
+        if not isinstance(extent, list):
+            continue
+        start, stop = _seconds(extent, clock)
+        if start <= last + NEAR and first <= stop + NEAR:
+            continue
+        message = (
+            f"{id}: {table.name} is from {start:,.1f} to {stop:,.1f} s, the spikes from "
+            f"{first:,.1f} to {last:,.1f} s; is it on another clock, or of another session? Give "
+            "seconds on the session's clock"
+        )
+        found.append(Finding("clock/apart", "violation", table.name, "time", message))
+    return found
+
+
+def _seconds(extent: Sequence[Any], clock: Clock) -> tuple[float, float]:
+    first, last = clock.seconds(np.array(extent, dtype=np.int64)).tolist()
+    return first, last
 
 
 def between_units(id: str, given: Ragged | Interleaved) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace as replaced
@@ -25,6 +26,7 @@ from neurostore.store import (
     _restore,
     _splits,
     _stimuli,
+    _time_scale,
     layout,
 )
 from neurostore.store._format import session_path, table_path
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from neurostore.store.store import Store
 
 
+_logger = logging.getLogger("neurostore")
 LINKED = {"units", "spikes"}
 """Tables that others name rows of, or count: with one of them the others are checked again."""
 
@@ -455,6 +458,10 @@ class Transaction:
         for name in updates.keys() & entries.keys():
             sync(writer.delete_dir(f"{path}/{table_path(name)}"))
         entries |= self._write_tables(writer, path, updates, clock)
+        extent = entries.get("spikes", {}).get("extent")
+        findings += _time_scale.apart(id, updates.values(), extent, clock)
+        for one in findings:
+            _logger.warning("Kept with %s: %s", id, one)
         rest["findings"] = [
             *(one for one in rest["findings"] if one["table"] not in updates),
             *(one.to_json() for one in findings),

@@ -53,6 +53,7 @@ _OWN: tuple[tuple[str, Severity, str], ...] = (
     ("store/link/stimulus", "critical", "an embedding has its stimulus, and as many rows"),
     ("clock/unix_time", "suggestion", "times count from the session's start, not from 1970"),
     ("clock/time_scale", "violation", "the times of all tables are on one scale"),
+    ("clock/apart", "violation", "every table lies within 10 s of the spikes"),
     ("clock/unit_scale", "violation", "the spike times of all units are on one scale"),
     ("file/refused", "critical", "a file is one that its reader can keep"),
     ("contract/toml", "critical", "a contract is TOML in the language of contracts"),
