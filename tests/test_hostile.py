@@ -14,6 +14,7 @@ import _hostile
 import icechunk
 import numpy as np
 import pytest
+from _writers import session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zarr.core.buffer.cpu import Buffer
@@ -351,6 +352,43 @@ def test_a_repository_cannot_make_its_readers_wait_for_ever(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(neurostore.__file__).parents[1])},
     )
     assert done.stdout == "1\n"
+
+
+LIMITED = """
+import resource, sys
+from datetime import timedelta
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+import neurostore
+report = neurostore.verify(sys.argv[1])
+print(*{one.finding.check for one in report.faults})
+for call in ("du", "gc", "expire"):
+    try:
+        options = {"du": {}, "gc": {"older_than": timedelta(0)}, "expire": {"keep": 1}}[call]
+        getattr(neurostore.open(sys.argv[1]), call)(**options)
+    except neurostore.NeurostoreError as error:
+        print(call, type(error).__name__)
+"""
+
+
+def test_a_history_that_leads_in_a_circle_ends_in_an_error(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    for k in range(3):
+        with store.transaction(f"put {k}") as tx:
+            tx.put(session(f"d/{k}"))
+    newest, older, *_ = (Path(store.url, "snapshots", one.snapshot) for one in store.log())
+    older.write_bytes(newest.read_bytes())
+    before = {one: one.read_bytes() for one in Path(store.url).rglob("*") if one.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, store.url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(neurostore.__file__).parents[1])},
+    )
+    assert "store/file/snapshot" in done.stdout or "store/history/commit" in done.stdout
+    assert [f"{one} DamagedError" in done.stdout for one in ("du", "gc", "expire")] == [True] * 3
+    assert all(one.read_bytes() == data for one, data in before.items())
 
 
 # ---- a disk that fails

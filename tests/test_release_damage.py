@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "release": lambda name: name == RELEASE,
     "catalogue": lambda name: name == CATALOGUE,
     "manifests": lambda name: name.startswith("manifests/"),
-    "chunks": lambda name: "/c/" in name,
+    "chunks": lambda name: "/c/" in name and not name.endswith("zarr.json"),
     "documents": lambda name: name.endswith("zarr.json"),
 }
 

@@ -171,7 +171,7 @@ def _plan(store: Store, versions: IcechunkVersions, session: str) -> _Plan | Non
 def _reachable(versions: IcechunkVersions) -> tuple[dict[str, Commit], dict[str, str]]:
     """Every commit by its snapshot, and the snapshot of every tag."""
     tagged = {name: versions.repository.lookup_tag(name) for name in versions._tags()}
-    tips = _expiry._named_snapshots(versions)
+    tips = versions.tips()
     return {one.snapshot: one for tip in tips for one in versions.log(tip)}, tagged
 
 
@@ -347,7 +347,7 @@ def _proven(versions: IcechunkVersions, at: Path, plan: _Plan) -> Erased:
     chunks = {what for _, what in found.hits if what != "name"}
     others: set[str] = set()
     if chunks:
-        tips = map(versions.read, _expiry._named_snapshots(versions))
+        tips = map(versions.read, versions.tips())
         others = _traces.of_others(tips, chunks)
     left = [f"{where}: {what}" for where, what in found.hits if what not in others]
     return replace(

@@ -82,9 +82,10 @@ def expire(
 
     files = beside(versions.place)
     with versions._lock(), _named(versions.place, "written"):
+        versions.follow()
         until = _until(versions, before, keep)
-        named = _named_snapshots(versions)
-        written = {one.id: one.written_at for tip in named for one in _ancestors(versions, tip)}
+        tips = versions.tips()
+        written = {one.id: one.written_at for tip in tips for one in _ancestors(versions, tip)}
         for one in _leases.live(
             files, _leases.clock(files)
         ):  # a base may be of a branch that is gone
@@ -108,7 +109,7 @@ def plan(versions: IcechunkVersions, until: datetime) -> tuple[list[Commit], lis
     every: dict[str, Commit] = {}
     kept: set[str] = set()
     begins: dict[str, None] = {}
-    for snapshot in _named_snapshots(versions):
+    for snapshot in versions.tips():
         written = {one.id: one.written_at for one in _ancestors(versions, snapshot)}
         commits = list(versions.log(snapshot))
         every |= {one.snapshot: one for one in commits}
@@ -171,14 +172,6 @@ def _until(versions: IcechunkVersions, before: datetime | None, keep: int | None
     written = [one.written_at for one in _ancestors(versions, versions.head())]
     oldest: datetime = written[min(keep, len(written)) - 1]
     return oldest
-
-
-def _named_snapshots(versions: IcechunkVersions) -> list[str]:
-    """What branches and tags name."""
-    repository = versions.repository
-    found = [repository.lookup_branch(name) for name in sorted(repository.list_branches())]
-    found += [repository.lookup_tag(name) for name in sorted(versions._tags())]
-    return list(dict.fromkeys(found))
 
 
 def _ancestors(versions: IcechunkVersions, snapshot: str) -> list[Any]:

@@ -94,6 +94,7 @@ def sweep(
     dry_run: bool,
 ) -> Collected:
     """What `collect` does once it holds the lock and knows how far it may go."""
+    versions.follow()
     counts, size = _sizes(versions.repository, before, dry_run=dry_run)
     left = list(_leftovers(versions, before))
     for path, _ in () if dry_run else left:

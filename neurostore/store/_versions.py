@@ -392,10 +392,28 @@ class IcechunkVersions:
 
     def reachable(self) -> tuple[int, int]:
         """Bytes of the chunk files that any snapshot holds, and of a chunk that needs no file."""
+        self.follow()
         with _named(self.place):
             least = self.repository.config.inline_chunk_threshold_bytes
             held = self.repository.chunk_storage_stats().native_bytes
             return int(held), 512 if least is None else int(least)
+
+    def follow(self) -> None:
+        """Read every history to its end; the engine follows one that is damaged without an end.
+
+        Raises
+        ------
+        DamagedError
+        """
+        for tip in self.tips():
+            for _ in self.log(tip):
+                pass
+
+    def tips(self) -> list[str]:
+        """The snapshots that branches and tags name."""
+        found = [self.repository.lookup_branch(one) for one in sorted(self.branches())]
+        found += [self.repository.lookup_tag(one) for one in sorted(self._tags())]
+        return list(dict.fromkeys(found))
 
     def _ancestry(self, **which: str) -> Iterator[Commit]:
         """A history; where it breaks off, as it is to whoever opens the repository now.

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import StoreError
+from neurostore.errors import DamagedError, StoreError
 from neurostore.store import _damage
 from neurostore.store._faults import Fault
 
 if TYPE_CHECKING:
+    from icechunk import SnapshotInfo
+
     from neurostore.store._versions import Commit, IcechunkVersions, Versions
 
 
@@ -143,10 +145,9 @@ def check_files(versions: IcechunkVersions, commits: Sequence[Commit]) -> Iterat
     for commit in commits:
         name = f"snapshots/{commit.snapshot}"
         try:
-            info = versions.repository.lookup_snapshot(commit.snapshot)
-        except BaseException as error:
-            _damage.pass_on(error)
-            yield _file(name, "snapshot", _damage.wrap(name, error).line)
+            info = _snapshot(versions, commit.snapshot)
+        except DamagedError as error:
+            yield _file(name, "snapshot", error.line)
             continue
         if info.parent_id is not None:
             yield from _transaction(versions, info.parent_id, commit.snapshot)
@@ -156,10 +157,30 @@ def check_files(versions: IcechunkVersions, commits: Sequence[Commit]) -> Iterat
                 yield from _manifest(root / "manifests" / one.id, one.size_bytes)
 
 
+def _snapshot(versions: IcechunkVersions, snapshot: str) -> SnapshotInfo:
+    """What the file of a snapshot says.
+
+    Raises
+    ------
+    DamagedError
+        Where it cannot be read, or is that of another one.
+    """
+    name = f"snapshots/{snapshot}"
+    try:
+        info = versions.repository.lookup_snapshot(snapshot)
+    except BaseException as error:
+        _damage.pass_on(error)
+        raise _damage.wrap(name, error) from error
+    if info.id != snapshot:
+        raise DamagedError(f"{name} is the file of the snapshot {info.id}.")
+    return info
+
+
 def _transaction(versions: IcechunkVersions, parent: str, snapshot: str) -> Iterator[Fault]:
     """A log of what a commit changed: writers that meet it compare theirs with it."""
     name = f"transactions/{snapshot}"
     try:
+        _snapshot(versions, parent)  # the engine looks for it from parent to parent, without an end
         versions.repository.diff(from_snapshot_id=parent, to_snapshot_id=snapshot)
     except BaseException as error:
         _damage.pass_on(error)
