@@ -50,7 +50,8 @@ def ingest(
         dataset: Dataset of the sessions; each file's folder without it.
         dry_run: Read and check everything, write nothing.
         stop_on_refusal: Write nothing at all if one file is refused.
-        again: Read what is in the store already too, and replace its session.
+        again: Read what is in the store already too, and replace its session, although it was read
+            from another path.
         message: Of the commit.
         json: Print the report as JSON.
     """

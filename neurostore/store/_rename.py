@@ -113,6 +113,8 @@ def rename(tx: Transaction, planned: Renaming) -> None:
         for name, entry in entries.items():
             _copied.copy_table(tx._before, path, name, entry, writer, new_path)
         dataset, session = split_id(new)
+        if attrs["source_key"] and dataset != attrs["dataset"]:  # it is asked for by ingest
+            attrs.setdefault("source_dataset", attrs["dataset"])
         attrs |= {"id": new, "dataset": dataset, "session": session}
         tx._write_row(writer, new_path, attrs, entries)
     except BaseException:
