@@ -517,6 +517,28 @@ class Store:
         self._versions.tag(name, self.snapshot)
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The snapshot of every tag, by name."""
+        return self._versions.tags()
+
+    def delete_tag(self, name: str, *, dry_run: bool = False) -> list[Commit]:
+        """Take a tag away; gives the commits that it alone held, newest first.
+
+        The engine never gives the name free again: no other tag can be called so.
+
+        Raises
+        ------
+        NotFoundError
+            Where there is no such tag.
+        """
+        if name not in self.tags:
+            raise NotFoundError("tag", name, self.tags, self.url)
+        alone = self._versions.alone(name)
+        if not dry_run:
+            self._versions.delete_tag(name)
+        return alone
+
+    @property
     def branches(self) -> dict[str, str]:
         """The newest snapshot of every branch, by name."""
         return self._versions.branches()
