@@ -616,7 +616,8 @@ class Store:
         ref : str
             A tag, a snapshot or a date.
         session : str, optional
-            Its id; everything, splits and stimuli too, without.
+            Its id; everything, splits and stimuli too, without. A session that was renamed since
+            keeps the name that it has now.
         table : str or sequence of str, optional
             Tables of the session.
         dry_run : bool
