@@ -9,6 +9,7 @@ from neurostore.errors import DamagedError, StoreError
 from neurostore.store.urls import hidden
 
 WAY_OUT = "Bring the store back from a copy, or open an older snapshot (store.log())."
+RELEASE_WAY_OUT = "Bring the release back from a copy, or publish it again."
 _CAUSE = re.compile(r"^\s*[|`├╰][-─]*[>▶]\s*(.+)$", re.MULTILINE)
 _FILE = re.compile(r"\b(manifest|snapshot|chunk)_id=(\w+)")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")

@@ -57,7 +57,7 @@ def steps(now: Store, then: Store, session: str | None, tables: Iterable[str]) -
     if not names:
         same = (
             session in now
-            and _digests(now.session(session).attrs, was != session) == _digests(old, was != session)
+            and _alike(now.session(session).attrs["row"], old["row"])
             and all(_is_whole(now, path, name, old) for name in old["row"]["tables"])
         )
         return [] if same else [replace(_whole(then, old, was_path), id=session, path=path)]
@@ -91,12 +91,14 @@ def called_then(now: Store, then: Store, session: str) -> str:
     return session
 
 
-def _digests(attrs: Mapping[str, Any], only_tables: bool) -> object:
-    """What tells whether a session is another one; of a renamed one the tables."""
-    row = attrs["row"]
-    if only_tables:
-        return {name: entry["digest"] for name, entry in row["tables"].items()}
-    return row["digest"]
+def _alike(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+    """Whether two rows are of the same session; of a renamed one, whether its tables are."""
+    if now["id"] == then["id"]:
+        return bool(now["digest"] == then["digest"])
+    mine, old = (
+        {name: one["digest"] for name, one in row["tables"].items()} for row in (now, then)
+    )
+    return mine == old
 
 
 def _is_whole(now: Store, path: str, name: str, old: Mapping[str, Any]) -> bool:
