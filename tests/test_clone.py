@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import time
 from itertools import count
@@ -390,6 +391,40 @@ def test_what_was_written_is_decoded_and_held_against_the_digests(source, target
 
 
 # ---- stopped
+
+
+@pytest.mark.parametrize("chosen", [{}, {"where": "n_units >= 0", "tables": ["intervals/trials"]}])
+def test_a_clone_that_was_stopped_is_known_until_the_command_that_it_names_ends_it(
+    source, target, monkeypatch, capsys, chosen
+):
+    copied = []
+
+    def stop(piece, *args, **kwargs):
+        copied.append(piece)
+        if sum("session" in one.row for one in copied) > 1:
+            raise KeyboardInterrupt
+        return copy(piece, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        copy = _copied.copy
+        patched.setattr(_copied, "copy", stop)
+        with pytest.raises(KeyboardInterrupt):
+            neurostore.clone(source, target, **chosen, at_once=1)
+    store = neurostore.open(target)
+    (said,) = store.unfinished()
+    assert f"unfinished clone of {len(source.ids)} sessions of {source.url}" in said
+    for words in (["sessions", str(target)], ["show", str(target), store.ids[0]]):
+        assert cli.main(words) == 0
+        assert said in capsys.readouterr().err
+    report = neurostore.verify(target)
+    (fault,) = report.faults
+    assert report.whole
+    assert (fault.finding.check, fault.finding.severity) == ("store/clone/unfinished", "violation")
+    command = fault.hint.partition("Go on: neurostore ")[2].partition(";")[0]
+    assert cli.main(shlex.split(command)) == 0
+    assert neurostore.open(target).unfinished() == []
+    assert len(neurostore.open(target).ids) == len(source.ids)
+    assert not neurostore.verify(target).faults
 
 
 def trial(source, target, tables, after, copied=0):

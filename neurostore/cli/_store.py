@@ -106,6 +106,7 @@ def sessions(
     frame = store.sessions(where)
     _say_damage(store)
     _say_outgrown(store)
+    _say_unfinished(store)
     if json:
         print_json(records(frame))
         return DONE
@@ -172,6 +173,11 @@ def _say_outgrown(store: Store) -> None:
         say(line, error=True)
 
 
+def _say_unfinished(store: Store) -> None:
+    for line in store.unfinished():
+        say(line, error=True)
+
+
 def show(
     url: Url, session: Id, at: At = None, allow_damaged: bool = False, json: bool = False
 ) -> int:
@@ -184,7 +190,9 @@ def show(
         allow_damaged: Show it though other sessions are damaged.
         json: Print what the store keeps about it as JSON.
     """
-    found = opened(url, at, allow_damaged).session(session)
+    store = opened(url, at, allow_damaged)
+    found = store.session(session)
+    _say_unfinished(store)
     if json:
         print_json(dict(found.attrs))
         return DONE

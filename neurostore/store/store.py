@@ -459,6 +459,16 @@ class Store:
         """What is to be said of a repository that holds more than is comfortable, one line."""
         return _optimized.outgrown(self.url, self.nodes)
 
+    def unfinished(self) -> list[str]:
+        """What is to be said of a clone that was stopped, one line, with how it goes on."""
+        from neurostore.store import _unfinished
+        from neurostore.store._versions import IcechunkVersions
+
+        if not isinstance(self._versions, IcechunkVersions):
+            return []
+        found = _unfinished.said(self._form.place)
+        return [] if found is None else [" ".join(found)]
+
     def optimize(self, *, dry_run: bool = False) -> _optimized.Optimized:
         """Write the catalogue as one object beside the repository, which others open by.
 

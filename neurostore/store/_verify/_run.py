@@ -16,10 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import StoreError, UsageError
-from neurostore.store import _damage, layout
+from neurostore.errors import Finding, StoreError, UsageError
+from neurostore.store import _damage, _unfinished, layout
 from neurostore.store._faults import Fault
 from neurostore.store._forms import open_form
+from neurostore.store._repository import Repository
 from neurostore.store._verify._advice import Advice
 from neurostore.store._verify._engine import History, as_icechunk, lead, places
 from neurostore.store._verify._past import Past
@@ -136,6 +137,7 @@ def verify_form(
         for key, one in broken.items():
             hint = advice.of(plan.written[key])
             faults += [replace(fault, hint=hint) for fault in one.faults]
+    faults += _stopped_clone(form)
     return Report(
         url,
         head,
@@ -171,6 +173,15 @@ def _past(form: Form, head: str, history: History) -> Past | None:
         return None
     url, newest = form.place.url, _newest(form) or head
     return Past(url, newest, history.commits, history.refs, lambda one: lead(versions, one))
+
+
+def _stopped_clone(form: Form) -> list[Fault]:
+    """A clone that is not finished is whole in what it holds, and yet not what it is to be."""
+    said = _unfinished.said(form.place) if isinstance(form, Repository) else None
+    if said is None:
+        return []
+    finding = Finding("store/clone/unfinished", "violation", "", "", said[0].rstrip("."))
+    return [Fault(form.place.url, finding, said[1])]
 
 
 def _words(
