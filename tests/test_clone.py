@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import icechunk
+import numpy as np
 import pytest
 from _cloned import build, clone_alone, tree
 from _damaged import flipped
@@ -19,7 +20,7 @@ from _writers import CONTEXT, end_process, session, wheel
 
 import neurostore
 from neurostore import cli
-from neurostore.errors import ConflictError, DamagedError, NotFoundError, UsageError
+from neurostore.errors import ConflictError, DamagedError, Finding, NotFoundError, UsageError
 from neurostore.store import _copied, layout
 from neurostore.store._versions import IcechunkVersions
 
@@ -271,6 +272,43 @@ def test_a_dry_run_counts_what_the_clone_then_writes(source, target):
     above |= {f"stimuli/movie/embeddings/{one}zarr.json" for one in ("", "clip_l14/")}
     assert made.nbytes == sum(len(value) for key, value in mine.items() if key not in above)
     assert made.chunks == sum("/c/" in key for key in mine)
+
+
+def test_a_dry_run_of_some_tables_counts_what_is_then_written_too(source, target):
+    would = neurostore.clone(source, target, tables=["spikes"], dry_run=True)
+    _, made = cloned(source, target, tables=["spikes"])
+    assert (would.chunks, would.nbytes) == (made.chunks, made.nbytes)
+    mine = {key: len(one) for key, one in tree(neurostore.open(target)).items() if "/s0/" in key}
+    only = neurostore.clone(
+        source, f"{target}-0", sessions=["lab/s0"], tables=["spikes"], dry_run=True
+    )
+    assert only.nbytes == sum(mine.values())
+
+
+def test_a_clone_of_some_tables_keeps_the_findings_of_these_and_of_the_session(tmp_path):
+    builder = neurostore.SessionBuilder(dataset="lab", session="a")
+    builder.add_units({"u": np.array([2.0, 1.0, 3.0])})
+    builder.add_behaviour("wheel", np.arange(3.0), time=np.array([1.0, 3.0, 2.0]), units="rad")
+    builder.findings.append(Finding("nwb/sex_missing", "suggestion", "session", "sex", "no sex"))
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("one") as tx:
+        tx.put(builder)
+    neurostore.clone(store, tmp_path / "copy", tables=["spikes"])
+    found = neurostore.open(tmp_path / "copy").session("lab/a").findings
+    assert {one.table for one in store.session("lab/a").findings} == {
+        "behaviour/wheel", "session", "spikes",
+    }  # fmt: skip
+    assert {one.table for one in found} == {"session", "spikes"}
+
+
+def test_a_clone_of_another_store_is_told_from_one_that_has_moved_on(source, target, tmp_path):
+    neurostore.clone(source, target, sessions=["lab/s0"])
+    other = neurostore.create(tmp_path / "other")
+    with other.transaction("one") as tx:
+        tx.put(session("lab/s0"))
+    with pytest.raises(UsageError, match=f"{other.url} is asked for, which is at") as caught:
+        neurostore.clone(other, target)
+    assert "the source is now" not in caught.value.line
 
 
 def test_progress_is_told_and_ends_with_everything(source, target):

@@ -291,6 +291,23 @@ def test_a_file_of_the_engine_that_is_gone_is_named(url, folder):
         assert (path.parent.name if folder == "refs" else path.name).split(".")[-1] in said, said
 
 
+def test_of_a_store_without_its_branch_nothing_is_said_to_be_checked(url):
+    with replaced(url / "refs" / "branch.main" / "ref.json", b""):
+        report = neurostore.verify(url)
+    assert not report.whole
+    assert report.words() == [f"{url}: no snapshot could be read, nothing was checked."]
+
+
+def test_of_a_newest_snapshot_that_is_gone_the_last_one_before_it_is_offered(tmp_path):
+    store = build(tmp_path / "lab")
+    before = store.log()[1].snapshot
+    store.at(before).tag("v2")
+    (tmp_path / "lab" / "snapshots" / store.snapshot).unlink()
+    hints = [one.hint for one in neurostore.verify(store.url).faults]
+    assert any(f"--at {before}" in one for one in hints)
+    assert not any(f"--at {store.at('v1').snapshot}" in one for one in hints)
+
+
 def test_damage_of_one_file_hides_no_other(url):
     first = chunk_of(url, "lab/a", "spikes", "time")
     second = chunk_of(url, "lab/c", "behaviour/pupil", "value")

@@ -282,10 +282,12 @@ def _said(zarr: ZarrStore) -> Mapping[str, Any] | None:
 
 def _refuse_another(url: str, said: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if said["snapshot"] != now["snapshot"]:
+        same = said["source"] == now["source"]
+        other = "the source is now" if same else f"{now['source']} is asked for, which is"
         raise UsageError(
-            f"{url} is a clone of {said['source']} at {said['snapshot']}, and the source is now at "
+            f"{url} is a clone of {said['source']} at {said['snapshot']}, and {other} at "
             f"{now['snapshot']}. To go on: neurostore clone '{said['source']}@{said['snapshot']}' "
-            f"'{url}'. For the newer one take a folder that is new."
+            f"'{url}'. For the {'newer' if same else 'other'} one take a folder that is new."
         )
     if said["digest"] != now["digest"]:
         raise UsageError(
