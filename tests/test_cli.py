@@ -142,6 +142,26 @@ def test_a_tag_is_made_once_and_read_by_name(capsys, lab):
     assert "[v1]" in run(capsys, "log", lab)[1]
 
 
+def test_tags_are_listed_and_deleted_and_a_deleted_name_is_never_free(capsys, tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    url, first = store.url, store.snapshot
+    store.tag("v1")
+    store.tag("v2")
+    assert store.tags == {"v1": first, "v2": first}
+    assert run(capsys, "tag", url)[1].splitlines() == [f"{first}  v1", f"{first}  v2"]
+    assert json.loads(run(capsys, "tag", url, "--json")[1]) == store.tags
+    code, out, _ = run(capsys, "tag", url, "v1", "--delete", "--dry-run")
+    assert (code, set(store.tags)) == (0, {"v1", "v2"})
+    assert "v1 would be deleted, with 0 commits that nothing else holds" in out
+    assert "No other tag can be called so" in run(capsys, "tag", url, "v1", "--delete")[1]
+    assert set(store.tags) == {"v2"}
+    code, _, err = run(capsys, "tag", url, "v1")
+    assert code == 2
+    assert "never free again" in err
+    for words in (["v3", "--delete"], ["--delete"], ["v2", "--dry-run"]):
+        assert run(capsys, "tag", url, *words)[0] == 2
+
+
 def test_validate_fails_on_a_store_whose_chunk_was_changed(capsys, lab, tmp_path):
     store = tmp_path / "lab"
     run(capsys, "create", store)

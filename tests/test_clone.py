@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import time
 from itertools import count
 from pathlib import Path
 
 import icechunk
+import numpy as np
 import pytest
 from _cloned import build, clone_alone, tree
 from _damaged import flipped
@@ -18,7 +20,7 @@ from _writers import CONTEXT, end_process, session, wheel
 
 import neurostore
 from neurostore import cli
-from neurostore.errors import ConflictError, DamagedError, NotFoundError, UsageError
+from neurostore.errors import ConflictError, DamagedError, Finding, NotFoundError, UsageError
 from neurostore.store import _copied, layout
 from neurostore.store._versions import IcechunkVersions
 
@@ -272,6 +274,43 @@ def test_a_dry_run_counts_what_the_clone_then_writes(source, target):
     assert made.chunks == sum("/c/" in key for key in mine)
 
 
+def test_a_dry_run_of_some_tables_counts_what_is_then_written_too(source, target):
+    would = neurostore.clone(source, target, tables=["spikes"], dry_run=True)
+    _, made = cloned(source, target, tables=["spikes"])
+    assert (would.chunks, would.nbytes) == (made.chunks, made.nbytes)
+    mine = {key: len(one) for key, one in tree(neurostore.open(target)).items() if "/s0/" in key}
+    only = neurostore.clone(
+        source, f"{target}-0", sessions=["lab/s0"], tables=["spikes"], dry_run=True
+    )
+    assert only.nbytes == sum(mine.values())
+
+
+def test_a_clone_of_some_tables_keeps_the_findings_of_these_and_of_the_session(tmp_path):
+    builder = neurostore.SessionBuilder(dataset="lab", session="a")
+    builder.add_units({"u": np.array([2.0, 1.0, 3.0])})
+    builder.add_behaviour("wheel", np.arange(3.0), time=np.array([1.0, 3.0, 2.0]), units="rad")
+    builder.findings.append(Finding("nwb/sex_missing", "suggestion", "session", "sex", "no sex"))
+    store = neurostore.create(tmp_path / "lab")
+    with store.transaction("one") as tx:
+        tx.put(builder)
+    neurostore.clone(store, tmp_path / "copy", tables=["spikes"])
+    found = neurostore.open(tmp_path / "copy").session("lab/a").findings
+    assert {one.table for one in store.session("lab/a").findings} == {
+        "behaviour/wheel", "session", "spikes",
+    }  # fmt: skip
+    assert {one.table for one in found} == {"session", "spikes"}
+
+
+def test_a_clone_of_another_store_is_told_from_one_that_has_moved_on(source, target, tmp_path):
+    neurostore.clone(source, target, sessions=["lab/s0"])
+    other = neurostore.create(tmp_path / "other")
+    with other.transaction("one") as tx:
+        tx.put(session("lab/s0"))
+    with pytest.raises(UsageError, match=f"{other.url} is asked for, which is at") as caught:
+        neurostore.clone(other, target)
+    assert "the source is now" not in caught.value.line
+
+
 def test_progress_is_told_and_ends_with_everything(source, target):
     told = []
     _, made = cloned(source, target, progress=lambda *said: told.append(said))
@@ -390,6 +429,40 @@ def test_what_was_written_is_decoded_and_held_against_the_digests(source, target
 
 
 # ---- stopped
+
+
+@pytest.mark.parametrize("chosen", [{}, {"where": "n_units >= 0", "tables": ["intervals/trials"]}])
+def test_a_clone_that_was_stopped_is_known_until_the_command_that_it_names_ends_it(
+    source, target, monkeypatch, capsys, chosen
+):
+    copied = []
+
+    def stop(piece, *args, **kwargs):
+        copied.append(piece)
+        if sum("session" in one.row for one in copied) > 1:
+            raise KeyboardInterrupt
+        return copy(piece, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        copy = _copied.copy
+        patched.setattr(_copied, "copy", stop)
+        with pytest.raises(KeyboardInterrupt):
+            neurostore.clone(source, target, **chosen, at_once=1)
+    store = neurostore.open(target)
+    (said,) = store.unfinished()
+    assert f"unfinished clone of {len(source.ids)} sessions of {source.url}" in said
+    for words in (["sessions", str(target)], ["show", str(target), store.ids[0]]):
+        assert cli.main(words) == 0
+        assert said in capsys.readouterr().err
+    report = neurostore.verify(target)
+    (fault,) = report.faults
+    assert report.whole
+    assert (fault.finding.check, fault.finding.severity) == ("store/clone/unfinished", "violation")
+    command = fault.hint.partition("Go on: neurostore ")[2].partition(";")[0]
+    assert cli.main(shlex.split(command)) == 0
+    assert neurostore.open(target).unfinished() == []
+    assert len(neurostore.open(target).ids) == len(source.ids)
+    assert not neurostore.verify(target).faults
 
 
 def trial(source, target, tables, after, copied=0):

@@ -69,6 +69,28 @@ def test_a_damaged_chunk_file_is_an_error_that_names_array_and_chunk_and_harms_n
         assert {"a/spikes/time", "a/intervals/trials/note", "c/behaviour/pupil/value"} <= arrays
 
 
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+def test_a_damaged_chunk_is_named_in_one_plain_line_that_leads_on(url, how):
+    store = neurostore.open(url)
+    ends = store.session("lab/a").stored("spikes").columns["time"].values.checksums
+    end = bytes.fromhex(ends)[:4]
+    (path,) = [one for one in chunk_files(url) if one.read_bytes()[-4:] == end]
+    with replaced(path, flipped(path.read_bytes(), 99) if how == "flipped" else None):
+        shutil.rmtree(cache.folder(), ignore_errors=True)
+        for damaged in (False, True):
+            session = neurostore.open(url, allow_damaged=damaged).session("lab/a")
+            with pytest.raises(DamagedError) as caught:
+                session.spike_times("u1")
+            said = str(caught.value)
+            assert said.startswith(
+                "Chunk 0 of spikes/time of lab/a (sessions/lab/a/spikes/time/c/0)"
+            )
+            assert "neurostore verify URL" in said
+            assert "\n" not in said
+            assert "b'" not in said
+            assert "Error" not in said
+
+
 # ---- what lies above the chunks
 
 
@@ -118,7 +140,7 @@ def test_a_chunk_of_another_place_is_not_taken_for_the_one_asked_for(tmp_path):
     assert plain(other[128:]) == plain(frames[128:])
     for part in (slice(0, 64), slice(64, 128)):
         with pytest.raises(
-            DamagedError, match=r"activity/v/value/c/[01]/0 is not the one that was"
+            DamagedError, match=r"activity/v/value/c/[01]/0\) is not the one that was"
         ):
             other[part]
 

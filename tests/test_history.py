@@ -419,6 +419,30 @@ def test_a_table_of_other_units_is_refused_and_both_together_are_not(store, name
     assert store.session("d/s1").attrs["row"]["n_units"] == 20
 
 
+def test_a_renamed_session_comes_back_under_the_name_that_it_has_now(store):
+    (id,) = store.ids
+    store.tag("before")
+    old = store.session(id).attrs["row"]["tables"]
+    name = next(one for one in old if one.startswith("behaviour/"))
+    store.rename(id, "other/one")
+    store.rename("other/one", "other/two")
+    with store.transaction("another one") as tx:
+        span = store.session("other/two").span
+        column = neurostore.tables.behaviour(
+            name.partition("/")[2], np.arange(50.0), span, start=0, rate=5, units="rad"
+        )
+        tx.update("other/two", column)
+    for table in (name, None):
+        store.restore("before", "other/two", table)
+        assert store.ids == ["other/two"]
+        now = store.session("other/two").attrs["row"]["tables"]
+        assert {key: one["digest"] for key, one in now.items()} == {
+            key: one["digest"] for key, one in old.items()
+        }
+        assert store.restore("before", "other/two", table).snapshot is None
+    assert store.validate() == {"other/two": []}
+
+
 def test_everything_comes_back_with_splits_and_stimuli(store):
     empty = store.snapshot
     _shared(store)

@@ -112,6 +112,48 @@ def test_two_sources_of_one_name_are_refused_by_both_names(store):
     assert "yours.dat" in clash.outcomes[0].message
 
 
+def test_a_changed_file_replaces_its_session_under_the_name_that_it_has_now(store):
+    neurostore.ingest(store, [Arrays()])
+    for name in ("mine/jenkins", "theirs/jenkins"):
+        store.rename(store.ids[0], name)
+        spikes = len(name)
+        report = neurostore.ingest(store, [Arrays(str(spikes) * 32, spikes=spikes)])
+        assert [one.status for one in report.outcomes] == ["replaced"]
+        assert f"{name}: 1 unit" in report.outcomes[0].message
+        assert "it is mine/a in mine.dat" in report.outcomes[0].message
+        assert store.ids == [name]
+        assert len(store.session(name).spike_times("u")) == spikes
+        same = neurostore.ingest(store, [Arrays(str(spikes) * 32)])
+        assert [one.status for one in same.outcomes] == ["unchanged"]
+        assert store.validate() == {name: []}
+    again = neurostore.ingest(store, [Arrays(str(spikes) * 32, url="moved.dat")], again=True)
+    assert "read from moved.dat now, from mine.dat before" in again.outcomes[0].message
+    assert store.ids == ["theirs/jenkins"]
+
+
+def test_a_source_of_two_sessions_replaces_neither(store):
+    neurostore.ingest(store, [Arrays()])
+    store.tag("v1")
+    store.rename("mine/a", "mine/b")
+    store.restore("v1", "mine/a")
+    report = neurostore.ingest(store, [Arrays("1" * 64)])
+    assert [one.status for one in report.outcomes] == ["refused"]
+    assert "mine/a and mine/b were read from mine.dat both" in report.outcomes[0].message
+
+
+def test_a_file_at_another_path_replaces_the_session_of_its_name_where_that_is_said(store):
+    neurostore.ingest(store, [Arrays()])
+    other = Arrays("1" * 64, spikes=5, url="yours.dat")
+    (refused,) = neurostore.ingest(store, [other]).outcomes
+    assert "--again" in refused.message
+    assert "another dataset to keep both" in refused.message
+    (done,) = neurostore.ingest(store, [other], again=True).outcomes
+    assert done.status == "replaced"
+    assert "read from yours.dat now, from mine.dat before" in done.message
+    assert store.ids == ["mine/a"]
+    assert len(store.session("mine/a").spike_times("u")) == 5
+
+
 def test_two_sources_of_one_name_in_a_batch_are_refused_by_both_names(store):
     report = neurostore.ingest(store, [Arrays(), Arrays("1" * 64, url="yours.dat")])
     assert [one.status for one in report.outcomes] == ["written", "refused"]

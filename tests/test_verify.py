@@ -37,14 +37,18 @@ def checks(report: Report) -> set[str]:
     return {one.finding.check for one in report.faults}
 
 
-def chunk_of(url: Path, session: str, table: str, column: str) -> Path:
-    """The file of the first chunk of an array: the one whose bytes the store gives for it."""
+def chunks_of(url: Path, session: str, table: str, column: str) -> list[Path]:
+    """The files that hold the bytes that the store gives for the first chunk of an array."""
     store = neurostore.open(url)
     array = store.session(session).stored(table).columns[column].values
     end = bytes.fromhex(array.checksums)[:4]
-    found = [one for one in (url / "chunks").iterdir() if one.read_bytes()[-4:] == end]
-    assert len(found) == 1
-    return found[0]
+    return [one for one in (url / "chunks").iterdir() if one.read_bytes()[-4:] == end]
+
+
+def chunk_of(url: Path, session: str, table: str, column: str) -> Path:
+    """The file of the first chunk of an array."""
+    (found,) = chunks_of(url, session, table, column)
+    return found
 
 
 def test_a_whole_store_is_whole_and_all_of_it_was_looked_at(url):
@@ -100,9 +104,14 @@ def test_what_older_snapshots_alone_show_is_verified_too(url):
         (fault,) = neurostore.verify(url).faults
         assert fault.finding.table == "behaviour/wheel"
         assert "in 2 snapshots" in fault.hint
-        head = neurostore.open(url).snapshot
-        command = f"restore {url} {head} --session lab/a --table behaviour/wheel"
-        assert command in fault.hint
+        *_, second, first = [one.snapshot for one in neurostore.open(url).log()][:3]
+        assert f"{second} (" in fault.hint
+        assert f"{first} (" in fault.hint
+        assert "held by tag v1" in fault.hint
+        assert (
+            f"the newest snapshot is whole (neurostore verify {url} --alone passes)" in fault.hint
+        )
+        assert "restore" not in fault.hint
         assert neurostore.verify(url, alone=True).whole
 
 
@@ -161,6 +170,115 @@ def test_a_source_is_read_again_by_the_command_that_a_finding_names(tmp_path):
     assert "ingest" not in fault.hint  # it is not of the source
 
 
+def spoil(url: Path, id: str, table: str, column: str) -> None:
+    """Turn a bit of an array; of a copy, where its session was renamed, of the newest."""
+    path = max(chunks_of(url, id, table, column), key=lambda one: one.stat().st_mtime_ns)
+    path.write_bytes(flipped(path.read_bytes(), 200))
+
+
+def commands(hint: str) -> list[list[str]]:
+    """Those that a hint names, as words."""
+    found = re.findall(r"neurostore ((?:tag|branch|expire|restore|ingest) [^;]*)", hint)
+    return [shlex.split(one) for one in found]
+
+
+def read_and_renamed(tmp_path: Path) -> tuple[neurostore.Store, Path]:
+    """A store of one session that has another dataset and name since it was read, and its file."""
+    file = write_nwb(simulate(1, units=6, seconds=60), tmp_path / "s1.nwb")
+    store = neurostore.create(tmp_path / "lab")
+    neurostore.ingest(store, [file], "maze")
+    store.rename(store.ids[0], "lab/mouse")
+    return store, file
+
+
+def test_history_that_is_hurt_goes_by_the_commands_that_the_finding_names(tmp_path):
+    store = build(tmp_path / "lab")
+    url = Path(store.url)
+    store.branch("old")
+    span = store.session("lab/a").span
+    spoil(url, "lab/a", "behaviour/wheel", "value")
+    with store.transaction("the wheel, for the third time") as tx:
+        wheel = np.random.default_rng(1).normal(size=700)
+        tx.update("lab/a", tables.behaviour("wheel", wheel, span, start=0, rate=7, units="rad"))
+    spoil(url, "lab/b", "spikes", "time")
+    with store.transaction("b goes, for a reason") as tx:
+        tx.delete("lab/b")
+    store.tag("v2")
+    wheel, spikes = neurostore.verify(url).faults
+    if wheel.path == "lab/b":
+        wheel, spikes = spikes, wheel
+    assert "held by branch old" in wheel.hint
+    assert "held by branch old, tag v1" in spikes.hint
+    assert "lab/b" not in " ".join(" ".join(one) for one in commands(spikes.hint))
+    for command in commands(spikes.hint):
+        assert cli.main(command) == 0
+    assert neurostore.verify(url).whole
+    assert neurostore.open(url).tags == {"v2": store.snapshot}
+    assert neurostore.open(url).ids == ["lab/a", "lab/c"]
+
+
+def test_damage_of_the_newest_snapshot_is_said_with_that_of_the_history(tmp_path):
+    store = build(tmp_path / "lab")
+    spoil(Path(store.url), "lab/b", "spikes", "time")
+    with store.transaction("b goes") as tx:
+        tx.delete("lab/b")
+    spoil(Path(store.url), "lab/c", "behaviour/pupil", "value")
+    hints = {one.path: one.hint for one in neurostore.verify(store.url).faults}
+    assert "the newest snapshot has damage of its own" in hints["lab/b"]
+
+
+def test_the_source_of_a_renamed_session_is_read_again_under_its_present_name(tmp_path):
+    store, _ = read_and_renamed(tmp_path)
+    store.expire(keep=1)
+    spoil(tmp_path / "lab", "lab/mouse", "spikes", "time")
+    (fault,) = neurostore.verify(store.url).faults
+    for command in commands(fault.hint.partition(" or bring")[0]):
+        assert cli.main(command) == 0
+    assert neurostore.open(store.url).ids == ["lab/mouse"]
+    assert neurostore.verify(store.url, alone=True).whole
+
+
+@pytest.mark.parametrize("how", ["has changed (sha256", "is gone"])
+def test_a_source_that_is_another_one_is_not_advised(tmp_path, how):
+    store, file = read_and_renamed(tmp_path)
+    store.expire(keep=1)
+    spoil(tmp_path / "lab", "lab/mouse", "spikes", "time")
+    file.unlink()
+    if "changed" in how:
+        write_nwb(simulate(2, units=6, seconds=60), file)
+    (fault,) = neurostore.verify(store.url).faults
+    assert f"its source {file} {how}" in fault.hint
+    assert "it is lost, unless there is a copy" in fault.hint
+    assert not commands(fault.hint)
+
+
+def test_what_lies_whole_under_an_older_name_comes_back_under_the_present_one(tmp_path):
+    store, file = read_and_renamed(tmp_path)
+    file.unlink()
+    spoil(tmp_path / "lab", "lab/mouse", "spikes", "time")
+    (fault,) = neurostore.verify(store.url).faults
+    assert "has the same content whole, as maze/" in fault.hint
+    for command in commands(fault.hint):
+        assert cli.main(command) == 0
+    assert neurostore.open(store.url).ids == ["lab/mouse"]
+    assert neurostore.verify(store.url, alone=True).whole
+
+
+def test_a_damaged_release_is_to_be_published_again_and_nothing_else(tmp_path):
+    file = write_nwb(simulate(1, units=6, seconds=60), tmp_path / "s1.nwb")
+    store = neurostore.create(tmp_path / "lab")
+    neurostore.ingest(store, [file], "maze")
+    store.publish(tmp_path / "release")
+    (path,) = (tmp_path / "release").glob("**/spikes/time/c/0")
+    path.write_bytes(flipped(path.read_bytes(), 200))
+    faults = neurostore.verify(tmp_path / "release").faults
+    assert faults
+    for one in faults:
+        assert one.hint.endswith("Bring the release back from a copy, or publish it again.")
+        assert "neurostore ingest" not in str(one)
+        assert str(one).count("publish it again") == 1
+
+
 @pytest.mark.parametrize("folder", ["refs", "snapshots", "manifests", "transactions"])
 def test_a_file_of_the_engine_that_is_gone_is_named(url, folder):
     files = sorted(one for one in (url / folder).rglob("*") if one.is_file())
@@ -171,6 +289,23 @@ def test_a_file_of_the_engine_that_is_gone_is_named(url, folder):
         said = " ".join(str(one) for one in report.faults)
         assert not report.whole, path
         assert (path.parent.name if folder == "refs" else path.name).split(".")[-1] in said, said
+
+
+def test_of_a_store_without_its_branch_nothing_is_said_to_be_checked(url):
+    with replaced(url / "refs" / "branch.main" / "ref.json", b""):
+        report = neurostore.verify(url)
+    assert not report.whole
+    assert report.words() == [f"{url}: no snapshot could be read, nothing was checked."]
+
+
+def test_of_a_newest_snapshot_that_is_gone_the_last_one_before_it_is_offered(tmp_path):
+    store = build(tmp_path / "lab")
+    before = store.log()[1].snapshot
+    store.at(before).tag("v2")
+    (tmp_path / "lab" / "snapshots" / store.snapshot).unlink()
+    hints = [one.hint for one in neurostore.verify(store.url).faults]
+    assert any(f"--at {before}" in one for one in hints)
+    assert not any(f"--at {store.at('v1').snapshot}" in one for one in hints)
 
 
 def test_damage_of_one_file_hides_no_other(url):

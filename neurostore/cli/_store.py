@@ -13,7 +13,7 @@ import neurostore
 from neurostore.cli._history import opened
 from neurostore.cli._print import console, print_findings, print_json, print_table, records, say
 from neurostore.cli._words import DONE, REFUSED, At, Id, Url, Where
-from neurostore.errors import counted
+from neurostore.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from neurostore.store import Session, Store
@@ -50,7 +50,8 @@ def ingest(
         dataset: Dataset of the sessions; each file's folder without it.
         dry_run: Read and check everything, write nothing.
         stop_on_refusal: Write nothing at all if one file is refused.
-        again: Read what is in the store already too, and replace its session.
+        again: Read what is in the store already too, and replace its session, although it was read
+            from another path.
         message: Of the commit.
         json: Print the report as JSON.
     """
@@ -105,6 +106,7 @@ def sessions(
     frame = store.sessions(where)
     _say_damage(store)
     _say_outgrown(store)
+    _say_unfinished(store)
     if json:
         print_json(records(frame))
         return DONE
@@ -171,6 +173,11 @@ def _say_outgrown(store: Store) -> None:
         say(line, error=True)
 
 
+def _say_unfinished(store: Store) -> None:
+    for line in store.unfinished():
+        say(line, error=True)
+
+
 def show(
     url: Url, session: Id, at: At = None, allow_damaged: bool = False, json: bool = False
 ) -> int:
@@ -183,7 +190,9 @@ def show(
         allow_damaged: Show it though other sessions are damaged.
         json: Print what the store keeps about it as JSON.
     """
-    found = opened(url, at, allow_damaged).session(session)
+    store = opened(url, at, allow_damaged)
+    found = store.session(session)
+    _say_unfinished(store)
     if json:
         print_json(dict(found.attrs))
         return DONE
@@ -199,19 +208,52 @@ def show(
 
 def tag(
     url: Url,
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
     at: At = None,
+    delete: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
 ) -> int:
-    """Name a snapshot for good; a tag never moves.
+    """Name a snapshot for good, a tag never moves; list tags; take one away.
 
     Args:
         url: The store.
-        name: Letters, digits, dots and dashes.
+        name: Letters, digits, dots and dashes; all tags are listed without it.
         at: A snapshot or date; the newest snapshot without it.
+        delete: Take it away; its name is never free again.
+        dry_run: With --delete: say which commits it alone holds, do nothing.
+        json: Print tags, or the commits that only the deleted one held, as JSON.
     """
+    if (dry_run and not delete) or (delete and (name is None or at is not None)):
+        raise UsageError("--delete takes the name of a tag, --dry-run goes with it, --at not.")
     store = opened(url, at)
-    store.tag(name)
-    say(f"{name} is {store.snapshot}. Read it: neurostore sessions {url} --at {name}")
+    if name is not None and delete:
+        return _delete_tag(store, name, dry_run, json)
+    if name is not None:
+        store.tag(name)
+    found = store.tags if name is None else {name: store.snapshot}
+    if json:
+        print_json(found)
+        return DONE
+    for one, snapshot in found.items() if name is None else ():
+        say(f"{snapshot}  {one}")
+    if name is not None:
+        say(f"{name} is {store.snapshot}. Read it: neurostore sessions {url} --at {name}")
+    return DONE
+
+
+def _delete_tag(store: Store, name: str, dry_run: bool, json: bool) -> int:
+    alone = store.delete_tag(name, dry_run=dry_run)
+    if json:
+        print_json({"tag": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
+        return DONE
+    for commit in alone:
+        say(f"{commit.snapshot}  {commit.time:%Y-%m-%d %H:%M:%S}  {commit.message}")
+    of = f"{counted(len(alone), 'commit')} that nothing else holds"
+    if dry_run:
+        say(f"{name} would be deleted, with {of}. Dry run: nothing was done.")
+    else:
+        say(f"{name} is deleted, with {of}. No other tag can be called so.")
     return DONE
 
 

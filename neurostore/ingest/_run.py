@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -20,6 +21,7 @@ from neurostore.errors import (
 )
 from neurostore.schemas import JSON, Finding, contract
 from neurostore.store import SessionBuilder, Source, StagedSession, Store, Transaction, check
+from neurostore.store.builder import source_key
 
 _log = logging.getLogger("neurostore")
 Status: TypeAlias = Literal["written", "replaced", "unchanged", "refused"]
@@ -136,8 +138,8 @@ def run(
     """Read files into a store, all in one commit.
 
     A source that is in the store already (same bytes, reader, options and contracts) is left alone;
-    one whose bytes changed replaces its session in the new snapshot. A refused one does not stop
-    the others.
+    one whose bytes changed replaces its session in the new snapshot, under the id that it has now.
+    A refused one does not stop the others.
 
     Parameters
     ----------
@@ -150,7 +152,8 @@ def run(
     stop_on_refusal : bool
         Raise at the first refused source, with nothing written.
     again : bool
-        Read what is in the store already too, and replace its session: one that is damaged.
+        Read what is in the store already too, and replace its session, e.g. one that is damaged;
+        also one of the same id that was read from another place.
     message : str, optional
         Of the commit.
     progress : bool, optional
@@ -227,24 +230,69 @@ def _session(
         return Outcome(url, same, "unchanged", f"{same}: {url} is in the store already")
     builder = reader.read(session)
     builder.source = reader.source
-    staged, notes = builder.build(), list(builder.notes)
-    before = _before(store, staged.id)
+    made, notes = builder.build(), list(builder.notes)
+    found = _came_from(store, made, reader.source)
+    staged = made if found is None else _under(made, found)
     if staged.id in taken:
         raise RefusedError(
             f"{staged.id} was read from {taken[staged.id]} and again from {url}. Give one of them "
             "another dataset."
         )
-    if before is not None and before["source"] != url:
+    before = store.row(staged.id)
+    if before is not None and before["source"] != url and found is None and not again:
         raise RefusedError(
             f"{staged.id} is in the store, read from {before['source'] or 'a builder'}; {url} "
-            "holds another session of that name. Give it another dataset."
+            "holds another session of that name. Read it with --again (again=True) to replace that "
+            "one, or give it another dataset to keep both."
         )
-    replace = before is not None
-    findings = check(staged) if dry_run else transaction.put(staged, replace=replace)
+    findings = check(staged) if dry_run else transaction.put(staged, replace=before is not None)
     taken[staged.id] = url
     status: Status = "written" if before is None else "replaced"
     tables = {name: table.rows for name, table in staged.tables.items()}
-    return Outcome(url, staged.id, status, _line(staged, findings), tables, findings, notes)
+    message = _line(staged, findings) + _changed(made.id, staged.id, before, url)
+    return Outcome(url, staged.id, status, message, tables, findings, notes)
+
+
+def _came_from(store: Store, made: StagedSession, source: Source) -> Mapping[str, Any] | None:
+    """What the store keeps of the session that came from the same place, whatever its name is now.
+
+    That is the same content, or what lay at the same URL under the same name, in the same dataset.
+
+    Raises
+    ------
+    RefusedError
+        Where several did.
+    """
+    key, name = made.attrs["source_key"], str(made.attrs["session"])
+    near = [one for one in store.rows if key == one["source_key"] or source.url == one["source"]]
+    known = [store.session(str(one["id"])).attrs for one in near if one["source_key"]]
+    found = [
+        one
+        for one in known
+        if one.get("source_dataset", one["dataset"]) == made.attrs["dataset"]
+        and one["source_key"] in (key, source_key(one["source"], name))
+    ]
+    if len(found) > 1:
+        raise RefusedError(
+            f"{' and '.join(str(one['id']) for one in found)} were read from {source.url} both. "
+            "Delete all but the one that it is to replace."
+        )
+    return found[0] if found else None
+
+
+def _under(made: StagedSession, known: Mapping[str, Any]) -> StagedSession:
+    """A session under the id that the store knows it by; where it came from stays as it was."""
+    names = ("id", "dataset", "session", "source_dataset")
+    attrs = {**made.attrs, **{name: known[name] for name in names if name in known}}
+    return replaced(made, id=str(known["id"]), attrs=attrs)
+
+
+def _changed(read_as: str, id: str, before: Mapping[str, Any] | None, url: str) -> str:
+    """What became another one: its name since it was first read, the place it is read from."""
+    said = "" if read_as == id else f"; it is {read_as} in {url}"
+    if before is not None and before["source"] != url:
+        said += f"; read from {url} now, from {before['source'] or 'a builder'} before"
+    return said
 
 
 def _line(staged: StagedSession, findings: Sequence[Finding]) -> str:
@@ -267,10 +315,6 @@ def _failed(name: str, error: Exception) -> RefusedError:
     return RefusedError(
         f"{name}: its reader failed: {type(error).__name__}: {error}".split("\n")[0]
     )
-
-
-def _before(store: Store, id: str) -> dict[str, Any] | None:
-    return store.row(id)
 
 
 def _same(store: Store, reader: Reader, session: str) -> str | None:

@@ -26,7 +26,7 @@ from zarr.storage import WrapperStore
 
 from neurostore.errors import DamagedError, StoreError
 from neurostore.store._bounded import bounded, values_of
-from neurostore.store._damage import WAY_OUT, pass_on, wrap
+from neurostore.store._damage import WAY_OUT, chunk, pass_on, wrap
 from neurostore.store._together import together
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ async def _found(where: str, asked: Awaitable[Buffer | None]) -> Buffer:
         raise
     except BaseException as error:
         pass_on(error)
-        raise wrap(where, error) from error
+        raise wrap(chunk(where), error) from error
     if buffer is None:
-        raise DamagedError(f"Chunk {where} is not found. {WAY_OUT}")
+        raise DamagedError(f"{chunk(where)} is not found. {WAY_OUT}")
     return buffer
 
 
@@ -94,8 +94,8 @@ class DamagePipeline(BatchedCodecPipeline):
             raise
         except BaseException as error:
             pass_on(error)
-            names = ", ".join(sorted({one[0].where for one in wrapped})[:3])
-            raise wrap(names, error) from error
+            names = sorted({one[0].where for one in wrapped})[:3]
+            raise wrap(", ".join(map(chunk, names)), error) from error
 
 
 register_pipeline(DamagePipeline)
@@ -118,7 +118,7 @@ class Chunks(WrapperStore[Any]):
         buffer: Buffer | None = await self._store.get(key, prototype, byte_range)
         end = self._ends.get(key)
         if buffer is not None and byte_range is None and end is not None:
-            _refuse_another(f"Chunk {key}", buffer[-4:].to_bytes() if len(buffer) else b"", end)
+            _refuse_another(chunk(key), buffer[-4:].to_bytes() if len(buffer) else b"", end)
         return buffer
 
 
@@ -130,7 +130,7 @@ def _refuse_another(name: str, found: bytes, end: bytes) -> None:
         )
 
 
-def check_chunk(name: str, chunk: bytes, end: bytes = b"", *, summed: bool = True) -> None:
+def check_chunk(name: str, data: bytes, end: bytes = b"", *, summed: bool = True) -> None:
     """Hold the bytes of a stored chunk against their checksum, and that against the array's.
 
     Parameters
@@ -147,12 +147,12 @@ def check_chunk(name: str, chunk: bytes, end: bytes = b"", *, summed: bool = Tru
     DamagedError
     """
     if end:
-        _refuse_another(name, chunk[-4:], end)
-    counted = google_crc32c.value(chunk[:-4]).to_bytes(4, "little")
-    if summed and counted != chunk[-4:]:
+        _refuse_another(name, data[-4:], end)
+    counted = google_crc32c.value(data[:-4]).to_bytes(4, "little")
+    if summed and counted != data[-4:]:
         raise DamagedError(
             f"{name} is damaged: its bytes give crc32c {counted.hex()}, it ends in "
-            f"{chunk[-4:].hex()}. {WAY_OUT}"
+            f"{data[-4:].hex()}. {WAY_OUT}"
         )
 
 
@@ -165,15 +165,15 @@ class Packed:
     rows: int
     dtype: np.dtype[Any]
 
-    def decode(self, chunk: bytes) -> NDArray[Any]:
+    def decode(self, data: bytes) -> NDArray[Any]:
         """Its values (rows,)."""
-        check_chunk(f"Chunk {self.key}", chunk, self.end)
+        check_chunk(chunk(self.key), data, self.end)
         made = np.empty(self.rows, self.dtype)
         try:
-            values_of(chunk[:-4], made)
+            values_of(data[:-4], made)
         except BaseException as error:
             pass_on(error)
-            raise wrap(self.key, error) from error
+            raise wrap(chunk(self.key), error) from error
         return made
 
 
@@ -189,9 +189,9 @@ def read_packed(
     """
 
     async def one(each: tuple[int, Packed]) -> Kept:
-        place, chunk = each
-        found = await _found(chunk.key, store.get(chunk.key, default_buffer_prototype()))
-        return keep(place, chunk.decode(found.to_bytes()))
+        place, packed = each
+        found = await _found(packed.key, store.get(packed.key, default_buffer_prototype()))
+        return keep(place, packed.decode(found.to_bytes()))
 
     return sync(together(one, enumerate(chunks), _TOGETHER))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurostore.errors import ConflictError, DamagedError, NotFoundError, UsageError, counted
 from neurostore.schemas import JSON
-from neurostore.store import _copied, _selected, _splits, _stimuli, layout
+from neurostore.store import _copied, _selected, _splits, _stimuli, _unfinished, layout
 from neurostore.store._forms import open_form
 from neurostore.store._selected import Selection
 from neurostore.store.store import Store, create
@@ -91,7 +91,8 @@ def clone(
 
     Stored bytes are copied as they are. Every chunk is held against its checksums on the way, and
     what was written, decoded, against the digests of its table. Run again with the same arguments,
-    a clone that was stopped goes on behind its last commit.
+    a clone that was stopped goes on behind its last commit. Until it is finished,
+    `Store.unfinished` says so.
 
     Parameters
     ----------
@@ -138,9 +139,13 @@ def clone(
     if copy is None:
         copy = create(target)
     if _said(copy.zarr) is None:
+        of = f"{chosen.said['source']}@{source.snapshot}"
+        count = sum("session" in piece.row for piece in chosen.pieces)
+        _unfinished.begin(parse(target), of, count, where, sessions, tables)
         _begin(copy, source, chosen)
     moved = _Moved(progress, len(chosen.pieces), len(done))
     _write(source.zarr, copy, todo, moved, at_once)
+    _unfinished.end(parse(target))
     return Cloned(
         copy.url,
         source.url,
@@ -277,10 +282,12 @@ def _said(zarr: ZarrStore) -> Mapping[str, Any] | None:
 
 def _refuse_another(url: str, said: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     if said["snapshot"] != now["snapshot"]:
+        same = said["source"] == now["source"]
+        other = "the source is now" if same else f"{now['source']} is asked for, which is"
         raise UsageError(
-            f"{url} is a clone of {said['source']} at {said['snapshot']}, and the source is now at "
+            f"{url} is a clone of {said['source']} at {said['snapshot']}, and {other} at "
             f"{now['snapshot']}. To go on: neurostore clone '{said['source']}@{said['snapshot']}' "
-            f"'{url}'. For the newer one take a folder that is new."
+            f"'{url}'. For the {'newer' if same else 'other'} one take a folder that is new."
         )
     if said["digest"] != now["digest"]:
         raise UsageError(

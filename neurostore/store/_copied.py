@@ -95,31 +95,35 @@ def copy(piece: Piece, source: ZarrStore, writer: ZarrStore, moved: Moved) -> di
     DamagedError
         Where a byte of the source is missing, or is not what was written; names the chunk.
     """
-    texts = read_documents(piece, source)
-    documents = MemoryStore(dict(texts))
-    attrs = _attributes(piece, documents)
-    coming = list(chunks(piece, documents))
-    own = f"{piece.path}/zarr.json"
+    texts, row = _written(piece, source)
+    coming = list(chunks(piece, MemoryStore(dict(texts))))
     for key, text in texts.items():
-        if key != own or piece.clone is None:
-            sync(writer.set(key, text))
-            moved(len(text), 0)
+        sync(writer.set(key, text))
+        moved(len(text), 0)
     sync(_transfer(coming, source, writer, moved))
-    row: dict[str, Any] = attrs["row"]
-    if piece.clone is not None:
-        rest = _fewer(piece, attrs)
-        row = _catalogue.make_row(rest, piece.entries, digest([piece.clone, piece.id])[:32])
-        layout.put_group(writer, piece.path, {**rest, "row": row})
     _compare(piece, writer)
     return row
 
 
 def size(piece: Piece, source: ZarrStore) -> tuple[int, int]:
-    """How many chunks a piece has, and the bytes that it takes in the source."""
-    texts = read_documents(piece, source)
+    """How many chunks a piece has, and the bytes that a copy of it takes."""
+    texts, _ = _written(piece, source)
     coming = list(chunks(piece, MemoryStore(dict(texts))))
     sizes = sync(_sizes(coming, source))
     return len(coming), sum(map(len, texts.values())) + sum(sizes)
+
+
+def _written(piece: Piece, source: ZarrStore) -> tuple[dict[str, Buffer], dict[str, Any]]:
+    """The documents of a copy, and its row: those of the source, unless tables are left out."""
+    texts = read_documents(piece, source)
+    held = MemoryStore(dict(texts))
+    attrs = _attributes(piece, held)
+    if piece.clone is None:
+        return texts, attrs["row"]
+    rest = _fewer(piece, attrs)
+    row = _catalogue.make_row(rest, piece.entries, digest([piece.clone, piece.id])[:32])
+    layout.put_group(held, piece.path, {**rest, "row": row})
+    return read_documents(piece, held), row
 
 
 def _attributes(piece: Piece, documents: ZarrStore) -> dict[str, Any]:
@@ -136,9 +140,9 @@ def _fewer(piece: Piece, attrs: Mapping[str, Any]) -> dict[str, Any]:
     It has no source key: the file it was read from, read again, is not the same session.
     """
     rest = {key: value for key, value in attrs.items() if key != "row"}
-    kept = {"", *piece.tables}
-    rest["findings"] = [one for one in rest["findings"] if one["table"] in kept]
-    rest["lineage"] = {name: one for name, one in rest["lineage"].items() if name in kept}
+    left = attrs["row"]["tables"].keys() - set(piece.tables)
+    rest["findings"] = [one for one in rest["findings"] if one["table"] not in left]
+    rest["lineage"] = {name: one for name, one in rest["lineage"].items() if name not in left}
     return {**rest, "source_key": "", "clone": dict(piece.clone or {})}
 
 

@@ -8,9 +8,12 @@ import re
 from neurostore.errors import DamagedError, StoreError
 from neurostore.store.urls import hidden
 
-WAY_OUT = "Bring the store back from a copy, or open an older snapshot (store.log())."
+WAY_OUT = "What is lost, and what brings it back: neurostore verify URL."
+RELEASE_WAY_OUT = "Bring the release back from a copy, or publish it again."
 _CAUSE = re.compile(r"^\s*[|`├╰][-─]*[>▶]\s*(.+)$", re.MULTILINE)
 _FILE = re.compile(r"\b(manifest|snapshot|chunk)_id=(\w+)")
+_CHUNK = re.compile(r"sessions/([^/]+)/([^/]+)/(.+)/c/([\d/]+)")
+_GONE = re.compile(r"/((?:chunks|manifests|snapshots|transactions)/\w+) not found")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _SERVICE = re.compile(r'code: "(\w+)", message: "([^"]*)"')
 _REFUSALS = {
@@ -42,6 +45,24 @@ def said(error: BaseException) -> str:
     return re.sub(r"Error \{ (.*?),? (?:aws_request_id|\.\.).*", r"\1", line)
 
 
+def chunk(key: str) -> str:
+    """What messages call a chunk: its number, array, table and session, and where it lies."""
+    found = _CHUNK.fullmatch(key)
+    if found is None:
+        return f"Chunk {key}"
+    dataset, session, array, number = found.groups()
+    return f"Chunk {number} of {array} of {dataset}/{session} ({key})"
+
+
+def _cause(error: BaseException) -> str:
+    """Why something cannot be read, without the bytes that a library shows."""
+    text = str(error)
+    if "checksum do not match" in text:
+        return "its bytes do not give the checksum (crc32c) that they end in"
+    gone = _GONE.search(text)
+    return f"{gone[1]} is not there" if gone else f"{type(error).__name__}: {said(error)}"
+
+
 def refusal(error: BaseException) -> str | None:
     """What it means where an object store refuses or does not answer; None for any other error."""
     text = str(error)
@@ -61,7 +82,7 @@ def panicked(error: BaseException) -> bool:
 
 def wrap(where: str, error: BaseException) -> StoreError:
     """An error while reading, naming the place: damage, unless the system refused to read."""
-    text = f"{where} cannot be read: {type(error).__name__}: {said(error)}."
+    text = f"{where} cannot be read: {_cause(error)}."
     meaning = refusal(error)
     if meaning is not None:
         return StoreError(f"{text} {meaning}.")

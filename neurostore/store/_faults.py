@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neurostore.errors import JSON, Finding
-from neurostore.store._damage import WAY_OUT
+from neurostore.store._damage import RELEASE_WAY_OUT, WAY_OUT
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Fault:
         expected: str = "",
     ) -> Fault:
         """A fault that says that something is not what was written."""
-        said = message.replace(f" {WAY_OUT}", "").rstrip(".")
+        said = message.replace(f" {WAY_OUT}", "").replace(f" {RELEASE_WAY_OUT}", "").rstrip(".")
         finding = Finding(check, "critical", table, variable, said, None, found, expected)
         return cls(path, finding)
 

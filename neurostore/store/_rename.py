@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,7 @@ def rename(tx: Transaction, planned: Renaming) -> None:
     try:
         for name, entry in entries.items():
             _copied.copy_table(tx._before, path, name, entry, writer, new_path)
-        dataset, session = split_id(new)
-        attrs |= {"id": new, "dataset": dataset, "session": session}
-        tx._write_row(writer, new_path, attrs, entries)
+        tx._write_row(writer, new_path, called(attrs, new), entries)
     except BaseException:
         tx._undo(writer, new_path, new, None)
         raise
@@ -123,6 +122,15 @@ def rename(tx: Transaction, planned: Renaming) -> None:
     tx._renamed[old] = new
     for split in planned.splits:
         tx.put(split)
+
+
+def called(attrs: Mapping[str, Any], id: str) -> dict[str, Any]:
+    """The attributes of a session under another id; by the dataset it had ingest finds it again."""
+    dataset, session = split_id(id)
+    made = {**attrs, "id": id, "dataset": dataset, "session": session}
+    if attrs["source_key"] and dataset != attrs["dataset"]:
+        made.setdefault("source_dataset", attrs["dataset"])
+    return made
 
 
 def of_subject(store: Store, old: str, new: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zarr.core.sync import sync
@@ -11,6 +11,7 @@ from zarr.core.sync import sync
 from neurostore.errors import NotFoundError, RefusedError, UsageError
 from neurostore.store import _catalogue, _copied
 from neurostore.store._format import session_path, table_path
+from neurostore.store._rename import called
 from neurostore.store.builder import check_tables, refuse
 from neurostore.store.edit import Edit
 
@@ -28,6 +29,8 @@ class Step:
     tables: tuple[str, ...] = ()
     bytes: int = 0
     gone: bool = False
+    was: str = ""
+    """Where it lay then, if elsewhere."""
 
     @property
     def said(self) -> tuple[str, str]:
@@ -49,19 +52,20 @@ def steps(now: Store, then: Store, session: str | None, tables: Iterable[str]) -
     if session is None:
         return [*_everything(now, then)]
     names, path = tuple(dict.fromkeys(tables)), session_path(session)
-    old = then.session(session).attrs
+    was = called_then(now, then, session)
+    old, was_path = then.session(was).attrs, session_path(was)
     if not names:
         same = (
             session in now
-            and now.session(session).attrs["row"]["digest"] == old["row"]["digest"]
+            and _alike(now.session(session).attrs["row"], old["row"])
             and all(_is_whole(now, path, name, old) for name in old["row"]["tables"])
         )
-        return [] if same else [_whole(then, old, path)]
+        return [] if same else [replace(_whole(then, old, was_path), id=session, path=path)]
     for name in names:
         if name not in old["row"]["tables"]:
-            where = f"{session} at {then.snapshot}"
+            where = f"{was} at {then.snapshot}"
             raise NotFoundError("table", name, old["row"]["tables"], where)
-    _check_fit(now, then, session, names)
+    _check_fit(now, then, session, was, names)
     entries = now.session(session).attrs["row"]["tables"]
     there = {name: entries.get(name, {}).get("digest") for name in names}
     other = tuple(
@@ -70,8 +74,31 @@ def steps(now: Store, then: Store, session: str | None, tables: Iterable[str]) -
         if there[name] != old["row"]["tables"][name]["digest"]
         or not _is_whole(now, path, name, old)
     )
-    size = sum(_copied.table_size(then.zarr, path, n, old["row"]["tables"][n]) for n in other)
-    return [Step(session, path, other, size)] if other else []
+    size = sum(_copied.table_size(then.zarr, was_path, n, old["row"]["tables"][n]) for n in other)
+    return [Step(session, path, other, size, was=was_path)] if other else []
+
+
+def called_then(now: Store, then: Store, session: str) -> str:
+    """What a session was called in an older snapshot: renames since are followed back."""
+    if session in then:
+        return session
+    name = session
+    for commit in now.log():
+        if commit.snapshot == then.snapshot:
+            return name
+        before = {new: old for old, new in commit.metadata.get("renamed", {}).items()}
+        name = before.get(name, name)
+    return session
+
+
+def _alike(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+    """Whether two rows are of the same session; of a renamed one, whether its tables are."""
+    if now["id"] == then["id"]:
+        return bool(now["digest"] == then["digest"])
+    mine, old = (
+        {name: one["digest"] for name, one in row["tables"].items()} for row in (now, then)
+    )
+    return mine == old
 
 
 def _is_whole(now: Store, path: str, name: str, old: Mapping[str, Any]) -> bool:
@@ -82,7 +109,7 @@ def _is_whole(now: Store, path: str, name: str, old: Mapping[str, Any]) -> bool:
 def _whole(then: Store, attrs: Mapping[str, Any], path: str) -> Step:
     entries = attrs["row"]["tables"]
     size = sum(_copied.table_size(then.zarr, path, name, entries[name]) for name in entries)
-    return Step(str(attrs["id"]), path, bytes=size)
+    return Step(str(attrs["id"]), path, bytes=size, was=path)
 
 
 def _everything(now: Store, then: Store) -> Iterator[Step]:
@@ -106,9 +133,9 @@ def _everything(now: Store, then: Store) -> Iterator[Step]:
 # ---- whether a table of then fits the session of now
 
 
-def _check_fit(now: Store, then: Store, id: str, names: tuple[str, ...]) -> None:
+def _check_fit(now: Store, then: Store, id: str, was: str, names: tuple[str, ...]) -> None:
     """Raise where clocks differ, or tables would name rows of other units."""
-    old, new = then.session(id), now.session(id)
+    old, new = then.session(was), now.session(id)
     keys = ("rate", "origin", "shift")
     if any(old.attrs["clock"][key] != new.attrs["clock"][key] for key in keys):
         raise RefusedError(
@@ -173,12 +200,14 @@ def _bring_back(tx: Transaction, then: Store, step: Step) -> None:
         raise UsageError(
             f"{step.id} was changed in this transaction already; restore it in another."
         )
-    old = _catalogue.read_attrs(then.zarr, step.path)
+    old = _catalogue.read_attrs(then.zarr, step.was)
     if old is None:
         raise NotFoundError("session", step.id, [], then.url)
     before = tx._touch(step.id, step.path)
     writer = tx._draft.below(step.path)
     attrs = {key: value for key, value in old.items() if key != "row"}
+    if step.was != step.path:
+        attrs = called(attrs, step.id)
     entries = dict(old["row"]["tables"])
     names = step.tables or tuple(entries)
     if step.tables:
@@ -191,7 +220,7 @@ def _bring_back(tx: Transaction, then: Store, step: Step) -> None:
                 sync(writer.delete_dir(f"{step.path}/{table_path(name)}"))
         for name in names:
             source = old["row"]["tables"][name]
-            _copied.copy_table(then.zarr, step.path, name, source, writer, step.path)
+            _copied.copy_table(then.zarr, step.was, name, source, writer, step.path)
         tx._write_row(writer, step.path, attrs, entries)
     except BaseException:
         tx._undo(writer, step.path, step.id, before)

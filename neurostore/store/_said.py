@@ -41,6 +41,10 @@ def check_attrs(path: str, attrs: Mapping[str, Any]) -> None:
     _hold(f"the row of {path}", row, _ROW)
     if kind == "sessions":
         _hold(f"the row of {path}", row, _SESSION_ROW)
+        if not _text(attrs.get("source_dataset", "")):
+            raise _wrong(path, "source_dataset", attrs["source_dataset"])
+        if attrs["source_key"]:
+            _hold(f"the source of {path}", attrs["source"], {"url": _text, "sha256": _text})
     for name, entry in row["tables"].items():
         _hold(f"the entry of {name!r} in the row of {path}", entry, _ENTRY)
     expected = _path(kind, attrs)

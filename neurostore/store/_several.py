@@ -149,6 +149,10 @@ class Several(_store.Store):
         """What is to be said of the stores that hold more than is comfortable, one line each."""
         return [line for part in self.parts for line in part.outgrown()]
 
+    def unfinished(self) -> list[str]:
+        """What is to be said of clones that were stopped, one line each."""
+        return [line for part in self.parts for line in part.unfinished()]
+
     # ---- splits and stimuli
 
     @cached_property

@@ -132,13 +132,15 @@ class Versions(Protocol):
         self, draft: Any, message: str, check: Callable[[str], Mapping[str, Any]]
     ) -> str: ...
     def tag(self, name: str, snapshot: str) -> None: ...
+    def tags(self) -> dict[str, str]: ...
+    def delete_tag(self, name: str) -> None: ...
     def resolve(self, ref: str) -> str: ...
     def about(self, snapshot: str) -> Commit: ...
     def log(self, snapshot: str) -> Iterator[Commit]: ...
     def branches(self) -> dict[str, str]: ...
     def make_branch(self, name: str, snapshot: str) -> None: ...
     def delete_branch(self, name: str) -> None: ...
-    def alone(self, branch: str) -> list[Commit]: ...
+    def alone(self, name: str) -> list[Commit]: ...
 
 
 class Below(WrapperStore[Any]):
@@ -335,7 +337,20 @@ class IcechunkVersions:
             try:
                 self.repository.create_tag(name, snapshot)
             except icechunk.IcechunkError as error:
-                raise UsageError(f"The tag {name!r} cannot be made: {said(error)}.") from error
+                raise UsageError(
+                    f"The tag {name!r} cannot be made: {said(error)}. The name of a tag that was "
+                    "deleted is never free again: take another one."
+                ) from error
+
+    def tags(self) -> dict[str, str]:
+        """The snapshot of every tag."""
+        with _named(self.place):
+            return {name: self.repository.lookup_tag(name) for name in sorted(self._tags())}
+
+    def delete_tag(self, name: str) -> None:
+        """Take a tag away; the engine never gives its name free again."""
+        with self._lock(), _named(self.place, "written"):
+            self.repository.delete_tag(name)
 
     def resolve(self, ref: str) -> str:
         """The snapshot that a tag, a branch or a snapshot id (or its unique start) names."""
@@ -382,13 +397,13 @@ class IcechunkVersions:
         with self._lock(), _named(self.place, "written"):
             self.repository.delete_branch(name)
 
-    def alone(self, branch: str) -> list[Commit]:
-        """The commits that a branch holds and no tag or other branch does, newest first."""
+    def alone(self, name: str) -> list[Commit]:
+        """The commits that a branch or tag holds and no other one does, newest first."""
         with _named(self.place):
-            others = [head for name, head in self.branches().items() if name != branch]
-            others += [self.repository.lookup_tag(name) for name in sorted(self._tags())]
-            held = {commit.snapshot for head in others for commit in self.log(head)}
-            return [one for one in self.log(self.branches()[branch]) if one.snapshot not in held]
+            refs = {**self.branches(), **self.tags()}
+            others = {head for ref, head in refs.items() if ref != name}
+            held = {commit.snapshot for head in sorted(others) for commit in self.log(head)}
+            return [one for one in self.log(refs[name]) if one.snapshot not in held]
 
     def reachable(self) -> tuple[int, int]:
         """Bytes of the chunk files that any snapshot holds, and of a chunk that needs no file."""

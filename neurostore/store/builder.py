@@ -49,10 +49,7 @@ class Source:
 
     def key(self, session: str) -> str:
         """Digest of what is read and how, wherever it lies: the same key, the same session."""
-        said = {**self.to_json(), "session": session}
-        said.pop("url")
-        text = json.dumps(said, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return source_key(self.to_json(), session)
 
     def to_json(self) -> dict[str, JSON]:
         """As kept in the attributes of the session."""
@@ -63,6 +60,14 @@ class Source:
             "version": str(self.version),
             "options": as_json(self.options, "options of the source"),
         }
+
+
+def source_key(source: Mapping[str, JSON], session: str) -> str:
+    """As `Source.key`, of a source as it is kept."""
+    said = {**source, "session": session}
+    said.pop("url")
+    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Staged(Protocol):

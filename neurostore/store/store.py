@@ -459,6 +459,16 @@ class Store:
         """What is to be said of a repository that holds more than is comfortable, one line."""
         return _optimized.outgrown(self.url, self.nodes)
 
+    def unfinished(self) -> list[str]:
+        """What is to be said of a clone that was stopped, one line, with how it goes on."""
+        from neurostore.store import _unfinished
+        from neurostore.store._versions import IcechunkVersions
+
+        if not isinstance(self._versions, IcechunkVersions):
+            return []
+        found = _unfinished.said(self._form.place)
+        return [] if found is None else [" ".join(found)]
+
     def optimize(self, *, dry_run: bool = False) -> _optimized.Optimized:
         """Write the catalogue as one object beside the repository, which others open by.
 
@@ -515,6 +525,28 @@ class Store:
         """Name this snapshot for good; a tag never moves."""
         _check_name("tag", name)
         self._versions.tag(name, self.snapshot)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The snapshot of every tag, by name."""
+        return self._versions.tags()
+
+    def delete_tag(self, name: str, *, dry_run: bool = False) -> list[Commit]:
+        """Take a tag away; gives the commits that it alone held, newest first.
+
+        The engine never gives the name free again: no other tag can be called so.
+
+        Raises
+        ------
+        NotFoundError
+            Where there is no such tag.
+        """
+        if name not in self.tags:
+            raise NotFoundError("tag", name, self.tags, self.url)
+        alone = self._versions.alone(name)
+        if not dry_run:
+            self._versions.delete_tag(name)
+        return alone
 
     @property
     def branches(self) -> dict[str, str]:
@@ -594,7 +626,8 @@ class Store:
         ref : str
             A tag, a snapshot or a date.
         session : str, optional
-            Its id; everything, splits and stimuli too, without.
+            Its id; everything, splits and stimuli too, without. A session that was renamed since
+            keeps the name that it has now.
         table : str or sequence of str, optional
             Tables of the session.
         dry_run : bool

@@ -49,6 +49,7 @@ _OWN: tuple[tuple[str, Severity, str], ...] = (
     ("store/chunk/unreadable", "critical", "a chunk can be read and decoded"),
     ("store/link/row", "critical", "rows that a table names are rows of the other table"),
     ("store/link/session", "violation", "the sessions that a split names are in the store"),
+    ("store/clone/unfinished", "violation", "a clone holds all that it is to hold"),
     ("store/link/clock", "critical", "a split counts the ticks of its sessions' clocks"),
     ("store/link/stimulus", "critical", "an embedding has its stimulus, and as many rows"),
     ("clock/unix_time", "suggestion", "times count from the session's start, not from 1970"),

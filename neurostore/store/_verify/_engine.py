@@ -28,6 +28,8 @@ class History:
 
     commits: list[Commit] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)
+    """The snapshots of branches and tags (``"tag v1"``)."""
 
     @classmethod
     def of(cls, versions: Versions, snapshot: str, *, alone: bool) -> History:
@@ -36,7 +38,8 @@ class History:
         if snapshot:
             made._follow(versions, f"snapshot {snapshot}", snapshot)
         if not alone:
-            for name, ref in made._refs(versions):
+            for name, ref in made._named(versions):
+                made.refs[name] = ref
                 made._follow(versions, name, ref)
         return made
 
@@ -54,7 +57,7 @@ class History:
                 self._add(Fault.critical(name, "store/history/commit", error.line))
         self.commits += made
 
-    def _refs(self, versions: Versions) -> Iterator[tuple[str, str]]:
+    def _named(self, versions: Versions) -> Iterator[tuple[str, str]]:
         """Every branch and tag with its snapshot; one that leads nowhere is a fault."""
         icechunk = as_icechunk(versions)
         if icechunk is None:
@@ -95,6 +98,17 @@ def _walk(versions: Versions, snapshot: str, known: set[str]) -> tuple[list[Comm
             return made, False
         following = made[-1].parent
     return made, True
+
+
+def lead(versions: Versions, snapshot: str) -> list[str]:
+    """The snapshots that lead to one, newest first, as far as they can be read."""
+    found: list[str] = []
+    try:
+        for commit in versions.log(snapshot):
+            found.append(commit.snapshot)
+    except StoreError:  # a fault of its own already
+        return found
+    return found
 
 
 def as_icechunk(versions: Versions) -> IcechunkVersions | None:

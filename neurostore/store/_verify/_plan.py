@@ -16,10 +16,11 @@ from neurostore.clocks import exact
 from neurostore.errors import Finding, NotFoundError, StoreError
 from neurostore.schemas import Table, contract
 from neurostore.schemas import layout as check_layout
-from neurostore.store import _lineage, _readable, _splits, _stimuli, layout
+from neurostore.store import _readable, _splits, _stimuli, layout
 from neurostore.store._faults import Fault
 from neurostore.store._format import digest, segment, table_path
 from neurostore.store._readable import Thing
+from neurostore.store._verify._source import ReadFrom
 from neurostore.store._verify._values import Part
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Written:
     table: str
     rows: int
     digest: str
-    source: str
+    source: ReadFrom | None
     parts: list[Part] = field(repr=False)
     snapshots: list[str]
 
@@ -138,15 +139,13 @@ class Plan:
             )
             for column, values in table.columns.items()
         ]
-        read = _lineage.of(thing.attrs, name).source if "source" in thing.attrs else None
-        source = "" if read is None else str(read["url"])
         self.written[key] = Written(
             key,
             thing.id,
             name,
             table.rows,
             str(entry["digest"]),
-            source,
+            ReadFrom.of(thing.attrs, name),
             parts,
             [commit.snapshot],
         )

@@ -98,6 +98,8 @@ class Report:
 
     def words(self) -> list[str]:
         """What was looked at and what that proves, a sentence a line."""
+        if not self.snapshots:
+            return [f"{self.url}: no snapshot could be read, nothing was checked."]
         rate = self.bytes / self.seconds / 1e6 if self.seconds > 0 else 0.0
         lines = [
             f"{self.url} at {self.snapshot}: {counted(self.snapshots, 'snapshot')}, "

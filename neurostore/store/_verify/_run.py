@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import StoreError, UsageError
-from neurostore.store import _damage, layout
+from neurostore.errors import Finding, StoreError, UsageError
+from neurostore.store import _damage, _unfinished, layout
 from neurostore.store._faults import Fault
 from neurostore.store._forms import open_form
+from neurostore.store._repository import Repository
 from neurostore.store._verify._advice import Advice
-from neurostore.store._verify._engine import History, places
+from neurostore.store._verify._engine import History, as_icechunk, lead, places
+from neurostore.store._verify._past import Past
 from neurostore.store._verify._plan import Plan, Written
 from neurostore.store._verify._report import Progress, Report
 from neurostore.store._verify._resumed import State, kept
@@ -124,11 +128,16 @@ def verify_form(
         looked = dict(state.done)
     faults = [*plan.faults, *(_files(form, commits) if commits else ())]
     broken = {key: one for key, one in looked.items() if one.faults}
-    advice = Advice(url, plan, commits, broken, lambda one: _whole(one, chosen, looked))
-    faults = [replace(one, hint=one.hint or advice.at(one)) for one in faults]
-    for key, one in broken.items():
-        hint = advice.of(plan.written[key])
-        faults += [replace(fault, hint=hint) for fault in one.faults]
+    if faults or broken:
+        past = _past(form, head, history)
+        newest = _words(form, plan, faults, broken, sampled=chosen is not None)
+        whole = partial(_whole, chosen=chosen, looked=looked)
+        advice = Advice(url, plan, commits, broken, whole, past, newest)
+        faults = [replace(one, hint=one.hint or advice.at(one)) for one in faults]
+        for key, one in broken.items():
+            hint = advice.of(plan.written[key])
+            faults += [replace(fault, hint=hint) for fault in one.faults]
+    faults += _stopped_clone(form)
     return Report(
         url,
         head,
@@ -144,6 +153,55 @@ def verify_form(
         resumed,
         tuple(faults),
     )
+
+
+def _newest(form: Form) -> str:
+    """The newest snapshot; nothing where that cannot be told, which is a fault already."""
+    try:
+        return form.head()
+    except StoreError:
+        return ""
+
+
+def _past(form: Form, head: str, history: History) -> Past | None:
+    """What speaks of the history; None of a release, which has none."""
+    try:
+        versions = form.versions
+    except StoreError:
+        return Past(form.place.url, head, history.commits, {}, lambda one: [])
+    if as_icechunk(versions) is None:
+        return None
+    url, newest = form.place.url, _newest(form) or head
+    return Past(url, newest, history.commits, history.refs, lambda one: lead(versions, one))
+
+
+def _stopped_clone(form: Form) -> list[Fault]:
+    """A clone that is not finished is whole in what it holds, and yet not what it is to be."""
+    said = _unfinished.said(form.place) if isinstance(form, Repository) else None
+    if said is None:
+        return []
+    finding = Finding("store/clone/unfinished", "violation", "", "", said[0].rstrip("."))
+    return [Fault(form.place.url, finding, said[1])]
+
+
+def _words(
+    form: Form,
+    plan: Plan,
+    faults: Sequence[Fault],
+    broken: Mapping[str, Looked],
+    *,
+    sampled: bool,
+) -> str:
+    """How it is with the newest snapshot."""
+    newest = _newest(form)
+    others = (one for one in faults if one.finding.severity == "critical")
+    hurt = any(one.path.partition(" at ")[2] in ("", newest) for one in others)
+    if not newest or hurt or any(newest in plan.written[key].snapshots for key in broken):
+        return "the newest snapshot has damage of its own."
+    command = f"neurostore verify {shlex.quote(form.place.url)} --alone"
+    if sampled:
+        return f"no damage was met in the newest snapshot ({command} looks at all of it)."
+    return f"the newest snapshot is whole ({command} passes)."
 
 
 def _read(versions: Versions, plan: Plan, commit: Commit) -> None:

@@ -42,6 +42,7 @@ from datetime import datetime
 from typing import Any
 
 from neurostore.errors import DamagedError, StoreError
+from neurostore.store._damage import RELEASE_WAY_OUT
 from neurostore.store._format import canonical, digest
 
 FORMAT = 1
@@ -62,7 +63,6 @@ _VALUES = 1 << 21
 """Values in one JSON text: each takes about a hundred bytes of memory once it is parsed."""
 _DEPTH = 64
 
-_WAY_OUT = "Bring the release back from a copy, or publish it again."
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z)|__)[A-Za-z0-9_.-]{1,100}"
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -92,7 +92,7 @@ class Bytes:
                 return cls(size, sha256)
         raise DamagedError(
             f"{what} has no size up to {most:,} bytes and sha256; found {str(said)[:100]}. "
-            f"{_WAY_OUT}"
+            f"{RELEASE_WAY_OUT}"
         )
 
     def to_json(self) -> list[int | str]:
@@ -108,17 +108,17 @@ class Bytes:
             Where they are not there, or others.
         """
         if data is None:
-            raise DamagedError(f"{what} is named by its release but is not found. {_WAY_OUT}")
+            raise DamagedError(f"{what} is named by its release, not found. {RELEASE_WAY_OUT}")
         found = Bytes.of(data)
         if found.size != self.size:
             some = f"more than {self.size:,}" if found.size > self.size else f"{found.size:,}"
             raise DamagedError(
-                f"{what} has {some} bytes, its release says {self.size:,}. {_WAY_OUT}"
+                f"{what} has {some} bytes, its release says {self.size:,}. {RELEASE_WAY_OUT}"
             )
         if found != self:
             raise DamagedError(
                 f"{what} is not what was published: its sha256 is {found.sha256}, its release "
-                f"says {self.sha256}. {_WAY_OUT}"
+                f"says {self.sha256}. {RELEASE_WAY_OUT}"
             )
         return data
 
@@ -163,7 +163,7 @@ class About:
         said = _parsed(data, what, RELEASE_BYTES)
         checksum, number = said.pop("checksum", None), said.pop("neurostore_release", None)
         if checksum != digest({**said, "neurostore_release": number}):
-            raise DamagedError(f"{what} is not what was published. {_WAY_OUT}")
+            raise DamagedError(f"{what} is not what was published. {RELEASE_WAY_OUT}")
         if number != FORMAT:
             raise StoreError(
                 f"{what} is of release format {number!r}, this version reads {FORMAT}. "
@@ -171,14 +171,14 @@ class About:
             )
         listing = said.pop("catalogue", None)
         if not isinstance(listing, dict) or listing.get("path") != CATALOGUE:
-            raise DamagedError(f"{what} names no {CATALOGUE}. {_WAY_OUT}")
+            raise DamagedError(f"{what} names no {CATALOGUE}. {RELEASE_WAY_OUT}")
         found = Bytes.read([listing.get("size"), listing.get("sha256")], what, LISTING_BYTES)
         if {*said} != {*cls.__dataclass_fields__} - {"catalogue"} or not all(
             isinstance(value, str) for value in said.values()
         ):
-            raise DamagedError(f"{what} does not say what a release says. {_WAY_OUT}")
+            raise DamagedError(f"{what} does not say what a release says. {RELEASE_WAY_OUT}")
         if not _SNAPSHOT.fullmatch(said["snapshot"]):
-            raise DamagedError(f"{what} names no snapshot. {_WAY_OUT}")
+            raise DamagedError(f"{what} names no snapshot. {RELEASE_WAY_OUT}")
         return cls(catalogue=found, **said)
 
 
@@ -216,15 +216,15 @@ class Listing:
             check_document(text, f"{path or '/'} in {what}")
             check_key(path or DOCUMENT, what)
         if missing := nodes.keys() - said["documents"].keys():
-            raise DamagedError(f"{what} holds no document of {min(missing)}. {_WAY_OUT}")
+            raise DamagedError(f"{what} holds no document of {min(missing)}. {RELEASE_WAY_OUT}")
         for path in files:
             check_file(path, what)
         commit = said.get("commit")
         if said.get("snapshot") != about.snapshot or not _is_commit(commit):
-            raise DamagedError(f"{what} is not of the commit {about.snapshot}. {_WAY_OUT}")
+            raise DamagedError(f"{what} is not of the commit {about.snapshot}. {RELEASE_WAY_OUT}")
         made = cls(about.snapshot, dict(commit or {}), said["documents"], nodes, files)
         if made.merkle_root(about.catalogue) != about.merkle_root:
-            raise DamagedError(f"{what} has not the Merkle root of its release. {_WAY_OUT}")
+            raise DamagedError(f"{what} has not the Merkle root of its release. {RELEASE_WAY_OUT}")
         return made
 
     def merkle_root(self, own: Bytes) -> str:
@@ -260,7 +260,7 @@ class Manifest:
         keys = _all(said["keys"], what, KEY_BYTES)
         inlined = {key for key in keys if is_document(key) and key != DOCUMENT}
         if said.get("node") != node or inlined != said["documents"].keys():
-            raise DamagedError(f"{what} is not the manifest of {node}. {_WAY_OUT}")
+            raise DamagedError(f"{what} is not the manifest of {node}. {RELEASE_WAY_OUT}")
         for key, text in said["documents"].items():
             where = f"{key} in {what}"
             check_document(text, where)
@@ -342,16 +342,16 @@ def _parsed(data: bytes, what: str, most: int) -> dict[str, Any]:
     try:
         said = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{what} is no JSON: {str(error)[:200]}. {_WAY_OUT}") from error
+        raise DamagedError(f"{what} is no JSON: {str(error)[:200]}. {RELEASE_WAY_OUT}") from error
     if not isinstance(said, dict):
-        raise DamagedError(f"{what} is no JSON object. {_WAY_OUT}")
+        raise DamagedError(f"{what} is no JSON object. {RELEASE_WAY_OUT}")
     return said
 
 
 def _fields(said: dict[str, Any], what: str, *names: str) -> dict[str, Any]:
     for name in names:
         if not isinstance(said.get(name), dict):
-            raise DamagedError(f"{what} says nothing of its {name}. {_WAY_OUT}")
+            raise DamagedError(f"{what} says nothing of its {name}. {RELEASE_WAY_OUT}")
     return said
 
 

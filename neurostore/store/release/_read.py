@@ -342,6 +342,14 @@ class Release:
         """Refused."""
         _refuse()
 
+    def tags(self) -> dict[str, str]:
+        """None: a release is of one snapshot."""
+        return {}
+
+    def delete_tag(self, name: str) -> NoReturn:
+        """Refused."""
+        _refuse()
+
     def branches(self) -> dict[str, str]:
         """Its snapshot, as ``main``."""
         return {self.branch: self.said.snapshot}
@@ -354,7 +362,7 @@ class Release:
         """Refused."""
         _refuse()
 
-    def alone(self, branch: str) -> list[Commit]:
+    def alone(self, name: str) -> list[Commit]:
         """None: there is no branch beside it."""
         return []
 
