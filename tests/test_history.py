@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -303,11 +304,41 @@ def test_a_date_is_the_newest_snapshot_that_is_not_later(dated, ref, row):
     assert store.at(ref).pinned
 
 
-def test_a_date_without_zone_is_of_the_local_one(dated):
+@pytest.fixture
+def far_west(monkeypatch):
+    """A process five hours behind UTC."""
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_west")
+def test_times_without_a_zone_are_utc_wherever_the_process_is(dated, capsys):
     store, snapshots = dated
-    local = datetime.fromisoformat("2031-03-02T23:30:00+00:00").astimezone()
-    assert store.at(f"{local:%Y-%m-%dT%H:%M:%S}").snapshot == snapshots[1]
-    assert store.at(f"{local:%Y-%m-%d}").snapshot == snapshots[1]
+    for ref in ("2031-03-02T23:30", "2031-03-02 23:30:00", "2031-03-02", "2031-03-02T18:30-05:00"):
+        assert store.at(ref).snapshot == snapshots[1]
+    assert [one.snapshot for one in store.log(since="2031-03-03", until="2031-03-04T12:00")] == [
+        snapshots[2]
+    ]
+    assert cli.main(["sessions", store.url, "--at", "2031-03-02"]) == 0
+    assert "of 2031-03-02 23:30:00 UTC\n" in capsys.readouterr().err
+    hour_ago = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M}"
+    assert cli.main(["expire", store.url, "--before", hour_ago, "--dry-run"]) == 0
+    assert "0 commits would go" in capsys.readouterr().out
+    assert cli.main(["log", store.url, "--limit", "1"]) == 0
+    assert f"{snapshots[2]}  2031-03-04 12:00:00 UTC  " in capsys.readouterr().out
+    with pytest.raises(NotFoundError, match=r"history begins at 20\d\d-.* UTC"):
+        store.at("1999-01-01")
+
+
+def test_every_time_that_the_log_shows_leads_to_its_commit(store, capsys):
+    put(store, builder(session="s2"))
+    assert cli.main(["log", store.url, "--limit", "1"]) == 0
+    snapshot, day, hour, zone, *_ = capsys.readouterr().out.split()
+    assert store.at(f"{day} {hour} {zone}").snapshot == snapshot
+    assert store.at(f"{day}T{hour}").snapshot == snapshot
 
 
 def test_a_tag_wins_over_the_date_that_it_is_named_like(dated):

@@ -56,9 +56,17 @@ def test_a_name_that_is_taken_or_none_is_refused(store):
         ("d/a", "d/b", UsageError),
         ("d/a", "d", UsageError),
         ("d/x", "d/y", NotFoundError),
+        ("d/x", "d/x", NotFoundError),
     ):
         with pytest.raises(error):
             store.rename(old, new)
+    assert store.refresh().snapshot == before
+
+
+def test_a_session_renamed_to_its_own_name_has_it_already(store):
+    before = store.snapshot
+    with pytest.raises(UsageError, match="d/a has that name already"):
+        store.rename("d/a", "d/a")
     assert store.refresh().snapshot == before
 
 

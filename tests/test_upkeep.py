@@ -440,4 +440,4 @@ def test_the_commands_say_first_what_goes(local, capsys):
     assert cli.main(["gc", local.url, "--older-than", "soon"]) == 2
     assert "7d" in capsys.readouterr().err
     assert cli.main(["expire", local.url, "--before", "yesterday"]) == 2
-    assert "2026-01-31" in capsys.readouterr().err
+    assert "'yesterday' is no date: it is not written as 2026-" in capsys.readouterr().err

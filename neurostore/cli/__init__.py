@@ -67,6 +67,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "diff": _history.diff,
     "restore": _history.restore,
     "rename": _history.rename,
+    "delete": _history.delete,
     "merge": _history.merge,
     "branch": _history.branch,
     "lineage": _history.lineage,

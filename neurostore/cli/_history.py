@@ -10,6 +10,7 @@ import neurostore
 from neurostore.cli._print import print_json, say
 from neurostore.cli._words import DONE, At, Id, Url
 from neurostore.errors import UsageError, counted
+from neurostore.store._when import is_date, shown
 
 if TYPE_CHECKING:
     from neurostore.store import Store
@@ -26,14 +27,11 @@ def opened(url: str, at: str | None, allow_damaged: bool = False) -> Store:
 
 
 def _say_date(store: Store, ref: str) -> None:
-    from neurostore.store._when import is_date
-
     if not is_date(ref):
         return
     (found,) = store.log(1)
     if ref not in found.tags:
-        when = found.time.astimezone()
-        say(f"{ref} is {found.snapshot} of {when:%Y-%m-%d %H:%M:%S}", error=True)
+        say(f"{ref} is {found.snapshot} of {shown(found.time)}", error=True)
 
 
 def log(
@@ -50,8 +48,9 @@ def log(
     Args:
         url: The store.
         limit: At most so many commits.
-        since: Not before this date, e.g. 2026-11-21 or 2026-11-21T10:00.
-        until: Not after this date.
+        since: Not before this date (UTC), e.g. 2026-11-21 or 2026-11-21T10:00, or with a zone of
+            its own: 2026-11-21T10:00+01:00.
+        until: Not after this date (UTC).
         session: Only commits that touched this session.
         at: The history of a tag, snapshot or date instead of the newest one.
         json: Print it as JSON.
@@ -64,7 +63,7 @@ def log(
     for one in commits:
         tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
         who = f"{one.author}@{one.host}  neurostore {one.version}"
-        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
+        say(f"{one.snapshot}  {shown(one.time)}  {who}{tags}\n    {one.message}")
         for line in one.words:
             say(f"        {line}")
     last = commits[-1] if commits and len(commits) < limit and not session and not since else None
@@ -166,6 +165,30 @@ def rename(
     return DONE
 
 
+def delete(
+    url: Url,
+    session: Id,
+    message: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Take a session out of the store; older snapshots keep it, and restore brings it back.
+
+    Args:
+        url: The store.
+        session: Its id, <dataset>/<session>.
+        message: Of the commit.
+        dry_run: Say what would be done, do nothing.
+        json: Print what was done as JSON.
+    """
+    made = neurostore.open(url).delete(session, message, dry_run=dry_run)
+    if json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+    return DONE
+
+
 def merge(
     url: Url,
     into: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INTO")],
@@ -228,7 +251,7 @@ def branch(
         print_json({"branch": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
         return DONE
     for commit in alone:
-        say(f"{commit.snapshot}  {commit.time:%Y-%m-%d %H:%M:%S}  {commit.message}")
+        say(f"{commit.snapshot}  {shown(commit.time)}  {commit.message}")
     held = f"it alone {'holds' if dry_run else 'held'} {counted(len(alone), 'commit')}"
     say(f"{name}: {'Dry run: nothing was deleted' if dry_run else 'deleted'}; {held}.")
     return DONE

@@ -504,7 +504,7 @@ class Store:
         limit : int, optional
             At most so many.
         since, until : str, optional
-            Dates or date-times, both inclusive; in the local time zone unless they carry one.
+            Dates or date-times, both inclusive; in UTC unless they carry a zone.
         session : str, optional
             Only commits that touched this session.
         """
@@ -554,7 +554,7 @@ class Store:
         """The store as it was at a tag, a snapshot or a date; read only.
 
         ``"2026-11-21T10:00"`` is the newest snapshot that is not later, ``"2026-11-21"`` the last
-        one of that day; in the local time zone unless the date carries one.
+        one of that day; in UTC unless the date carries a zone.
         """
         snapshot = _when.resolve(self._form, ref)
         return Store(self._form, snapshot, pinned=True, allow_damaged=self.allow_damaged)
@@ -626,6 +626,21 @@ class Store:
         from neurostore.store import _rename
 
         return _rename.run(self, _rename.plan(self, old, new, with_splits), message, dry_run)
+
+    def delete(self, session: str, message: str | None = None, *, dry_run: bool = False) -> Edit:
+        """Take a session out, in a commit of its own; older snapshots keep it.
+
+        `restore` brings it back from the snapshot before, `erase` removes it for good. Of splits
+        that name it nothing is changed.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest id there is.
+        """
+        from neurostore.store import _delete
+
+        return _delete.run(self, session, message, dry_run)
 
     def rename_subject(
         self, old: str, new: str, message: str | None = None, *, dry_run: bool = False

@@ -25,6 +25,7 @@ from neurostore.store import (
     _restore,
     _splits,
     _stimuli,
+    _when,
     layout,
 )
 from neurostore.store._format import session_path, table_path
@@ -592,8 +593,7 @@ class Transaction:
             if commit.snapshot == self._began:
                 break
             if id in commit.changes:
-                when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
-                who = f"{commit.author}@{commit.host}"
+                who, when = f"{commit.author}@{commit.host}", _when.shown(commit.time)
                 return f"{who} in {commit.snapshot} ({commit.message!r}, {when})"
         return "another writer"
 
