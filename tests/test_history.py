@@ -377,7 +377,7 @@ def test_the_log_is_asked_by_date_and_by_session(dated):
     assert [one.snapshot for one in store.log(session="d/s2")] == [snapshots[2]]
     assert store.log(1, session="d/s0")[0].words == [
         "put 1 session: d/s0",
-        "units 0 → 1, spikes 0 → 60",
+        "of 1 session: units 0 → 1, spikes 0 → 60",
     ]
 
 
@@ -389,10 +389,45 @@ def test_the_log_names_tables_and_counts(store, capsys):
     assert newest.words == ["updated 1 session: d/s1 (behaviour/wheel)"]
     assert before.words == [
         "put 1 session: d/s1 (spikes, units)",
-        "units 20 → 22, spikes 1,200 → 1,320",
+        "of 1 session: units 20 → 22, spikes 1,200 → 1,320",
     ]
     assert cli.main(["log", store.url, "--limit", "1"]) == 0
     assert "        updated 1 session: d/s1 (behaviour/wheel)\n" in capsys.readouterr().out
+
+
+def test_sizes_in_the_log_are_of_the_sessions_that_were_touched(store):
+    put(store, builder(session="s2"), builder(session="s3"))
+    with store.transaction("two at once") as tx:
+        tx.rename("d/s1", "d/s9")
+        tx.delete("d/s3")
+    assert store.log(1)[0].words[-1] == "of 2 sessions: units 40 → 20, spikes 2,400 → 1,200"
+    with store.transaction("out") as tx:
+        tx.delete("d/s2")
+    assert store.log(1)[0].words[-1] == "of 1 session: units 20 → 0, spikes 1,200 → 0"
+    assert store.ids == ["d/s9"]
+
+
+def test_the_log_of_a_session_follows_its_names_back(store):
+    first = store.snapshot
+    store.rename("d/s1", "d/a")
+    second = store.snapshot
+    put(store, builder(session="s1"))  # another session of the old name
+    store.rename("d/a", "d/b")
+    fourth = store.snapshot
+    assert [one.snapshot for one in store.log(session="d/b")] == [fourth, second, first]
+    assert [one.snapshot for one in store.log(1, session="d/b")] == [fourth]
+    assert [one.snapshot for one in store.log(session="d/a")] == [fourth, second, first]
+
+
+def test_a_log_of_nothing_is_refused(store, capsys):
+    with pytest.raises(NotFoundError, match="Did you mean 'd/s1'"):
+        store.log(session="d/s2")
+    assert store.log(session="d/s1", until="1999-01-01") == []
+    for limit in (0, -1):
+        with pytest.raises(UsageError, match="at least one commit"):
+            store.log(limit)
+    assert cli.main(["log", store.url, "--limit", "0"]) == 2
+    assert cli.main(["log", store.url, "--session", "d/zz"]) == 2
 
 
 # ---- restore

@@ -47,11 +47,11 @@ def log(
 
     Args:
         url: The store.
-        limit: At most so many commits.
+        limit: At most so many commits, at least 1.
         since: Not before this date (UTC), e.g. 2026-11-21 or 2026-11-21T10:00, or with a zone of
             its own: 2026-11-21T10:00+01:00.
         until: Not after this date (UTC).
-        session: Only commits that touched this session.
+        session: Only commits that touched this session, under names that it had before too.
         at: The history of a tag, snapshot or date instead of the newest one.
         json: Print it as JSON.
     """

@@ -506,10 +506,19 @@ class Store:
         since, until : str, optional
             Dates or date-times, both inclusive; in UTC unless they carry a zone.
         session : str, optional
-            Only commits that touched this session.
+            Only commits that touched this session, under this id or one that it had before.
+
+        Raises
+        ------
+        NotFoundError
+            Where no snapshot of the history knows the session.
         """
+        if limit is not None and limit < 1:
+            raise UsageError(f"A log has at least one commit, found limit={limit}.")
         found = self._versions.log(self.snapshot)
-        return list(islice(_log.chosen(found, since, until, session), limit))
+        if session is not None:
+            found = _log.of_session(found, session, self)
+        return list(islice(_log.within(found, since, until), limit))
 
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
