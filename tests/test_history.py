@@ -471,6 +471,19 @@ def test_a_table_comes_back_and_the_others_stay(store):
         store.restore("first", "d/s1", "behaviour/lick")
 
 
+@pytest.mark.parametrize("name", ["units", "spikes"])
+def test_spikes_that_do_not_fit_the_units_are_refused_with_the_tables_to_name(store, name, capsys):
+    store.tag("first")
+    put(store, builder(times={**TIMES, "u3": TIMES["u3"][:-1]}), replace=True)
+    with pytest.raises(RefusedError, match=r"n_spikes.*\(--table units spikes\)") as refused:
+        store.restore("first", "d/s1", name)
+    assert refused.value.findings
+    words = ["restore", store.url, "first", "--session", "d/s1", "--table"]
+    assert cli.main([*words, name]) == 1
+    assert cli.main([*words, "units", "spikes"]) == 0
+    assert only(store.refresh().diff("first")).what == "rewritten"
+
+
 @pytest.mark.parametrize("names", [["units"], ["spikes"]])
 def test_a_table_of_other_units_is_refused_and_both_together_are_not(store, names):
     store.tag("first")
