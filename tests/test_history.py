@@ -119,6 +119,11 @@ def test_moved_spikes_are_those_that_sets_of_them_say(monkeypatch, seed):
         return
     assert (found.same, found.gone, found.new) == (both, a.total() - both, b.total() - both)
     assert found.units == len(shared)
+    by_unit = {id: [0, 0] for (id, _) in [*(a - b), *(b - a)]}
+    for side, rest in enumerate((a - b, b - a)):
+        for (id, _), spikes in rest.items():
+            by_unit[id][side] += spikes
+    assert {id: [*pair] for id, pair in found.by_unit.items()} == by_unit
     assert found.share == ((a.total() - both) / a.total() if a.total() > both else 0)
 
 
@@ -142,8 +147,8 @@ def test_chunks_that_are_alike_are_not_decoded(monkeypatch, store):
     assert not [path for path in read if "spikes" in path]
 
 
-def _wheel(store, values, name="wheel", units="rad", **more):
-    span = store.session("d/s1").span
+def _wheel(store, values, name="wheel", units="rad", of="d/s1", **more):
+    span = store.session(of).span
     return tables.behaviour(name, values, span, start=0, rate=10, units=units, **more)
 
 
@@ -189,6 +194,8 @@ def test_values_of_units_are_compared_by_unit(store):
     (units,) = (one for one in only(store.diff(before)).tables if one.name == "units")
     assert units.values["region"] == (1, 3)
     assert units.values["n_spikes"] == (0, 3)
+    assert units.ids == ("u9",)
+    assert "region 1 of 3 (in u9)" in str(units)
 
 
 def test_a_feature_fitted_again_says_which_parameter(store):
@@ -231,6 +238,58 @@ def test_sessions_added_removed_and_renamed_are_told(store):
     assert found["d/s2"].line == "d/s2: removed (units 5; spikes 300; observed 600 s)"
     assert store.diff(before).unchanged == 1
     assert [one.id for one in store.diff(before, sessions=["d/new"]).sessions] == ["d/new"]
+
+
+def test_units_that_differ_are_named_three_in_text_and_all_in_json(store):
+    before, some = store.snapshot, ["u1", "u3", "u5", "u7", "u9"]
+    times = {id: one[1:] if id in some else one for id, one in TIMES.items()}
+    put(store, builder(times=times), replace=True)
+    found = only(store.diff(before))
+    assert "5 spikes gone (0.42 %), 0 new (in u1, u3, u5 and 2 others)" in found.line
+    lost = {"gone": 1, "new": 0}
+    assert found.to_json()["moved"]["by_unit"] == dict.fromkeys(some, lost)
+    (units,) = (one for one in found.to_json()["tables"] if one["name"] == "units")
+    assert units["ids"] == some
+
+
+def test_a_rename_that_the_log_records_stays_one_over_later_commits(store):
+    put(store, builder(units=6, session="s2"))
+    before = store.snapshot
+    store.rename("d/s1", "d/a")
+    with store.transaction("wheel") as tx:
+        tx.update("d/a", _wheel(store, np.arange(7.0), of="d/a"))
+    store.rename("d/a", "d/b")
+    store.rename("d/s2", "d/s1")  # another session of the first name
+    found = {one.id: one for one in store.diff(before).sessions}
+    assert {id: (one.what, one.was) for id, one in found.items()} == {
+        "d/b": ("renamed", "d/s1"),
+        "d/s1": ("renamed", "d/s2"),
+    }
+    assert found["d/b"].line.startswith("d/s1 → d/b: renamed; units 20 unchanged")
+    assert found["d/s1"].line == "d/s2 → d/s1: renamed"
+    back = {one.id: one.was for one in store.diff(store.snapshot, before).sessions}
+    assert back == {"d/s1": "d/b", "d/s2": "d/s1"}
+    assert [one.id for one in store.diff(before, sessions=["d/b"]).sessions] == ["d/b"]
+
+
+def test_a_name_that_was_deleted_and_given_again_is_another_session(store):
+    put(store, builder(units=6, session="s2"))
+    before = store.snapshot
+    store.delete("d/s2")
+    store.rename("d/s1", "d/s2")
+    with store.transaction("wheel") as tx:
+        tx.update("d/s2", _wheel(store, np.arange(7.0), of="d/s2"))
+    found = [(one.id, one.what, one.was) for one in store.diff(before).sessions]
+    assert sorted(found) == [("d/s2", "removed", ""), ("d/s2", "renamed", "d/s1")]
+
+
+def test_digests_are_shortened_in_text_and_whole_in_json(store):
+    for letter in "ab":
+        source = neurostore.Source("file.dat", letter * 64, "reader", "1")
+        put(store, builder(source=source), replace=True)
+    found = store.diff(store.log()[1].snapshot)
+    assert "source.sha256 aaaaaaaa… → bbbbbbbb…" in str(found)
+    assert only(found).to_json()["attributes"]["source.sha256"] == ["a" * 64, "b" * 64]
 
 
 def test_another_clock_is_said_and_spikes_are_not_compared(store):

@@ -53,6 +53,26 @@ def of_session(commits: Iterable[Commit], session: str, store: Store) -> Iterato
         raise NotFoundError("session", session, known.union(store.ids), f"the log of {store.url}")
 
 
+def names_then(
+    commits: Iterable[Commit], snapshot: str, ids: Iterable[str]
+) -> dict[str, str] | None:
+    """Ids of sessions → what they were called at an older snapshot, of those renamed since.
+
+    None where the commits, newest first, do not lead to the snapshot.
+    """
+    held = {id: id for id in ids}  # what bore a name then → its id
+    for one in commits:
+        if one.snapshot == snapshot:
+            return {now: then for then, now in held.items() if then != now}
+        renamed = one.metadata.get("renamed", {})
+        came = {old: held.pop(new) for old, new in renamed.items() if new in held}
+        for name, what in one.changes.items():
+            if what == "delete" or name in renamed:  # what bears it since is another session
+                held.pop(name, None)
+        held |= came
+    return None
+
+
 def about(
     seen: Mapping[str, Row | None], rows: Mapping[str, Row | None], sessions: Iterable[str]
 ) -> dict[str, Any]:

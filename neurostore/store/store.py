@@ -520,6 +520,13 @@ class Store:
             found = _log.of_session(found, session, self)
         return list(islice(_log.within(found, since, until), limit))
 
+    def _renamed_since(self, snapshot: str) -> dict[str, str] | None:
+        """Ids → what they were at an older snapshot; None where that is not in the history."""
+        try:
+            return _log.names_then(self._versions.log(self.snapshot), snapshot, self.ids)
+        except DamagedError:
+            return None  # verify says so; the sessions themselves can still be compared
+
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
         _check_name("tag", name)
