@@ -206,6 +206,15 @@ def test_a_tag_is_held_to_its_own_words(capsys, lab):
         assert run(capsys, "tag", lab, name)[0] == 2
 
 
+def test_storage_options_are_refused_where_no_url_takes_them(capsys, lab):
+    code, out, err = run(capsys, "sessions", lab, "--storage", "foo=bar", "--storage", "a.b=c")
+    assert (code, out) == (2, "")
+    assert "found ['a', 'foo'] and no such URL" in err
+    assert run(capsys, "sessions", f"file://{lab}", "--storage=foo=bar")[0] == 2
+    for url in ("zip::nowhere.zip", f"{lab} + zip::nowhere.zip"):
+        assert "no such URL" not in run(capsys, "sessions", url, "--storage", "foo=bar")[2]
+
+
 def test_a_reader_that_leaves_early_is_no_error(lab):
     command = [sys.executable, "-m", "neurostore", "units", str(lab), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -402,9 +402,20 @@ def test_every_time_that_the_log_shows_leads_to_its_commit(store, capsys):
 
 def test_a_tag_wins_over_the_date_that_it_is_named_like(dated):
     store, snapshots = dated
-    store.at(snapshots[0]).tag("2031-03-04")
+    store._versions.tag("2031-03-04", snapshots[0])  # as older versions made them
     assert store.at("2031-03-04").snapshot == snapshots[0]
     assert store.at("2031-03-04T23:00Z").snapshot == snapshots[2]
+
+
+def test_a_tag_that_reads_as_a_date_or_a_snapshot_is_refused(dated):
+    store, snapshots = dated
+    for name in ("2031-03-04", snapshots[0]):
+        with pytest.raises(UsageError, match="would hide"):
+            store.tag(name)
+        with pytest.raises(UsageError, match="would hide"):
+            store.branch(name)
+    store.tag(f"of-{snapshots[0].lower()}")
+    store.tag("2031-03-04-frozen")
 
 
 def test_dates_that_are_none_or_too_early_say_so(dated):

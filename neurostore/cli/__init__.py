@@ -33,7 +33,7 @@ from neurostore.cli import (
 from neurostore.cli._print import say
 from neurostore.cli._words import DONE, FAILED, REFUSED, USAGE
 from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
-from neurostore.store.urls import by_default, hidden
+from neurostore.store.urls import by_default, hidden, takes_options
 
 __all__ = ["COMMANDS", "DONE", "FAILED", "REFUSED", "USAGE", "main", "run"]
 
@@ -98,6 +98,10 @@ OVERRIDABLE = {"train": 3, "experiment": 3, "pack": 3, "describe": 2}
 """Commands that take ``--section.key value`` over a recipe, after so many words of their own."""
 
 
+ELSEWHERE = ("evaluate", "report", "runs")
+"""Commands on runs, which say themselves where their store lies."""
+
+
 def _apart(words: list[str]) -> list[str]:
     """Put the overrides of a recipe, which are no options of ours, behind a ``--``.
 
@@ -154,6 +158,16 @@ def _storage(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     return kept, options
 
 
+def _refuse_unused(words: list[str], options: dict[str, Any]) -> None:
+    """Raise where storage options are given, and no URL that they could belong to."""
+    known = not words or words[0] in ELSEWHERE or any(map(takes_options, words[1:]))
+    if options and not known:
+        raise UsageError(
+            f"--storage is for a store in a bucket or behind another URL, found {sorted(options)} "
+            f"and no such URL: neurostore {' '.join(words[:2])}. Leave it out."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -164,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     try:
         words, options = _storage(words)
+        _refuse_unused(words, options)
         with by_default(options):
             code: int = tyro.extras.subcommand_cli_from_dict(
                 COMMANDS,

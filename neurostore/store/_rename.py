@@ -10,7 +10,7 @@ import numpy as np
 
 from neurostore.errors import NotFoundError, RefusedError, UsageError
 from neurostore.store import _catalogue, _copied, _splits
-from neurostore.store._format import session_path, split_id
+from neurostore.store._format import check_id, session_path, split_id
 from neurostore.store.edit import Edit
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plan(store: Store, old: str, new: str, with_splits: bool) -> Renaming:
     UsageError
         Where the new name is taken, is its own, or is none.
     """
-    split_id(new)
+    check_id(*split_id(new))
     row = store.session(old).attrs["row"]
     if new == old:
         raise UsageError(f"{old} has that name already. Nothing was changed.")

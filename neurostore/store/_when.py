@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:([T ]\d\d(?::?\d\d)?)(:?\d\d(?:\.\d+)?)?)?(Z| UTC|[+-]\d\d:?\d\d)?"
 )
+_SNAPSHOT = re.compile(r"[0-9A-HJKMNP-TV-Z]{19}[0G]")
 _LEAST = timedelta(microseconds=1)
 
 
@@ -26,6 +27,11 @@ def shown(moment: datetime) -> str:
 def is_date(ref: str) -> bool:
     """Whether a reference is written as a date or a date-time."""
     return _DATE.fullmatch(ref) is not None
+
+
+def is_snapshot(ref: str) -> bool:
+    """Whether a reference is written as the whole id of a snapshot."""
+    return _SNAPSHOT.fullmatch(ref) is not None
 
 
 def instant(ref: str, *, end: bool = True) -> datetime:

@@ -529,7 +529,7 @@ class Store:
 
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
-        _check_name("tag", name)
+        _check_new("tag", name)
         self._versions.tag(name, self.snapshot)
 
     @property
@@ -545,7 +545,7 @@ class Store:
         UsageError
             Where there is a branch or a tag of this name.
         """
-        _check_name("branch", name)
+        _check_new("branch", name)
         self._versions.make_branch(name, self.snapshot)
         return Store(open_form(self._form.place, name), self.snapshot)
 
@@ -947,6 +947,17 @@ def _reopen(
 ) -> Store:
     form = open_form(place, branch)
     return Store(form, snapshot, pinned=pinned, allow_damaged=allow_damaged)
+
+
+def _check_new(what: str, name: str) -> None:
+    """Raise where a name is none, or would hide a date or a snapshot that is asked for."""
+    _check_name(what, name)
+    reads = "date" if _when.is_date(name) else "snapshot id" if _when.is_snapshot(name) else ""
+    if reads:
+        raise UsageError(
+            f"{name!r} reads as a {reads}, which a {what} of that name would hide. Give it another "
+            f"name: 'v1', 'of-{name.lower()}'."
+        )
 
 
 def _check_name(what: str, name: str) -> None:

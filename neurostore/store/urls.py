@@ -145,6 +145,13 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
     return place
 
 
+def takes_options(url: str) -> bool:
+    """Whether a text is a URL that storage options may belong to, or holds one."""
+    scheme, chained, _ = url.partition("::")
+    scheme = scheme if chained else url.partition("://")[0] if "://" in url else ""
+    return scheme not in ("", "memory", "file")
+
+
 def several(url: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """The URLs of a list, or of a text in which they are joined; one that is a path is whole."""
     if not isinstance(url, (str, Path)):
