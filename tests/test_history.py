@@ -702,6 +702,18 @@ def test_bytes_of_history_and_of_what_nothing_holds_are_told_apart(tmp_path):
         neurostore.create("memory://du").du()
 
 
+def test_bytes_are_said_by_table_with_what_lies_in_manifests_and_by_kind(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    put(store, builder())
+    _shared(store)
+    lines = str(store.du()).splitlines()
+    empty = [one for one in lines if one.lstrip().startswith("0      ")]
+    assert empty
+    assert all(one.endswith(" in small chunks") for one in empty)
+    assert any("units, and " in one and one.endswith(" in small chunks") for one in lines)
+    assert lines[-1].endswith("bytes in all: 1 session, 1 of splits, 2 of stimuli")
+
+
 # ---- commands
 
 

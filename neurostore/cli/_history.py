@@ -77,8 +77,10 @@ def log(
 def diff(
     url: Url,
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
-    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None,
-    sessions: Annotated[list[str] | None, tyro.conf.arg(metavar="SESSION...")] = None,
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[B]")] = None,
+    sessions: Annotated[
+        list[str] | None, tyro.conf.arg(metavar="SESSION...", aliases=["--session"])
+    ] = None,
     json: bool = False,
 ) -> int:
     """Say what differs between two snapshots: units, spikes and seconds of every session, tables.
@@ -217,7 +219,7 @@ def merge(
 
 def branch(
     url: Url,
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
     at: At = None,
     delete: bool = False,
     dry_run: bool = False,
@@ -260,7 +262,7 @@ def branch(
 def lineage(
     url: Url,
     session: Id,
-    table: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")] = None,
+    table: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TABLE]")] = None,
     at: At = None,
     json: bool = False,
 ) -> int:

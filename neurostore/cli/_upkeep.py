@@ -25,7 +25,8 @@ def gc(url: Url, older_than: str = "7d", dry_run: bool = False, json: bool = Fal
     if json:
         print_json({"dry_run": dry_run, **done.to_json()})
         return DONE
-    files = ", ".join(f"{count:,} {kind}" for kind, count in done.files.items() if count)
+    kinds = done.files.items()
+    files = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in kinds if count)
     what = "would be removed" if dry_run else "removed"
     before = f"older than {shown(done.before)}"
     say(f"{files or 'Nothing'} {what}, {size(done.bytes)} ({before}).")
