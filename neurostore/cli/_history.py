@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -15,6 +17,8 @@ from neurostore.store._when import is_date, shown
 if TYPE_CHECKING:
     from neurostore.store import Store
 
+TAGS = 8
+"""Tags that a line names."""
 Ref = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REF")]
 
 
@@ -66,12 +70,24 @@ def log(
         say(f"{one.snapshot}  {shown(one.time)}  {who}{tags}\n    {one.message}")
         for line in one.words:
             say(f"        {line}")
-    last = commits[-1] if commits and len(commits) < limit and not session and not since else None
-    if last is not None and last.parent and store.expiries:
-        by = store.expiries[-1]
-        who = f"{by['author']}@{by['host']} on {by['time'][:10]}"
-        say(f"What was before {last.snapshot} has gone: neurostore expire, by {who}.")
+    if commits and session is None:
+        _say_expired(store, commits[-1].snapshot)
     return DONE
+
+
+def _say_expired(store: Store, last: str) -> None:
+    """What was before the last commit that is shown, where an expiry ended the history there."""
+    ends = [one for one in store.expiries if last in one["begins"]]
+    if not ends or store.log()[-1].snapshot != last:
+        return
+    when = shown(datetime.fromisoformat(ends[0]["time"]))
+    who = f"{ends[0]['author']}@{ends[0]['host']} on {when}"
+    say(f"What was before {last} has gone: neurostore expire, by {who}.")
+    if tags := store._older_tags():
+        some = [f"{name} of {shown(one.time)}" for name, one in tags.items()]
+        more = f" and {len(some) - TAGS:,} more" if len(some) > TAGS else ""
+        see = shlex.join([store.url, "--at", next(iter(tags))])
+        say(f"Tags hold older snapshots: {', '.join(some[:TAGS])}{more}. See: neurostore log {see}")
 
 
 def diff(

@@ -62,6 +62,8 @@ def expire(
         return DONE
     for one in done.commits:
         say(f"{one.snapshot}  {shown(one.time)}  {one.message}")
+    for kept in done.stays:
+        say(f"stays: {kept}")
     of = "bytes unknown" if done.bytes is None else f"{size(done.bytes)} nothing else reaches"
     what = counted(len(done.commits), "commit")
     if dry_run:

@@ -921,6 +921,12 @@ class Store:
             return []  # a release has no history to lose
         return _expiry.expiries(beside(self._form.place))
 
+    def _older_tags(self) -> dict[str, Commit]:
+        """Tags of snapshots from before the history of this one begins, newest first."""
+        from neurostore.store import _expiry, _gc
+
+        return _expiry.older_tags(_gc.engine(self._versions, "expire"), self.log())
+
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
         """Every table of the sessions through both gates; splits and stimuli too without `ids`.
 
