@@ -107,11 +107,17 @@ class NotFoundError(UsageError, LookupError):
 
 
 def _nearest(name: str, known: Sequence[str]) -> list[str]:
-    """The known name that is nearest, if one is near in more than a folder that both share."""
-    folder = f"{name.rpartition('/')[0]}/"
-    rests = {one.removeprefix(folder): one for one in reversed(known)}
-    near = difflib.get_close_matches(name.removeprefix(folder), [*rests][::-1], n=1, cutoff=0.5)
-    return [rests[one] for one in near]
+    """The known name that is nearest, if one is near: in more than a folder that both share."""
+    folder = name[: name.rfind("/") + 1]
+
+    def alike(one: str) -> float:
+        if one.startswith(folder):
+            rests = one.removeprefix(folder), name.removeprefix(folder)
+            return difflib.SequenceMatcher(None, *rests).ratio() + 0.1
+        return difflib.SequenceMatcher(None, one, name).ratio()
+
+    best = max(known, key=lambda one: (alike(one), one), default="")
+    return [best] if best and alike(best) >= 0.6 else []
 
 
 class RefusedError(NeurostoreError):
