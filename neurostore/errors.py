@@ -83,14 +83,18 @@ class UsageError(NeurostoreError, ValueError):
 
 
 class NotFoundError(UsageError, LookupError):
-    """A name that is not there, with the nearest one that is."""
+    """A name that is not there, with the nearest one that is; `instead` says another way out."""
 
-    def __init__(self, what: str, name: str, among: Iterable[str], where: str = "") -> None:
+    def __init__(
+        self, what: str, name: str, among: Iterable[str], where: str = "", *, instead: str = ""
+    ) -> None:
         known = sorted(set(among))
         self.name = name
-        self.nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        self.nearest = [] if instead else _nearest(name, known)
         place = f" in {where}" if where else ""
-        if self.nearest:
+        if instead:
+            hint = instead
+        elif self.nearest:
             hint = f"Did you mean {self.nearest[0]!r}?"
         elif known:
             hint = f"There is: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}."
@@ -100,6 +104,20 @@ class NotFoundError(UsageError, LookupError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), str(self), {"name": self.name, "nearest": self.nearest})
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """The known name that is nearest, if one is near: in more than a folder that both share."""
+    folder = name[: name.rfind("/") + 1]
+
+    def alike(one: str) -> float:
+        if one.startswith(folder):
+            rests = one.removeprefix(folder), name.removeprefix(folder)
+            return difflib.SequenceMatcher(None, *rests).ratio() + 0.1
+        return difflib.SequenceMatcher(None, one, name).ratio()
+
+    best = max(known, key=lambda one: (alike(one), one), default="")
+    return [best] if best and alike(best) >= 0.6 else []
 
 
 class RefusedError(NeurostoreError):

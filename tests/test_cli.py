@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,68 @@ def test_the_raster_counts_every_spike_the_last_one_too(capsys, tmp_path, monkey
     _, out, _ = run(capsys, "show", store.url, "d/s")
     (line,) = [line for line in out.splitlines() if line.startswith("  u ")]
     assert line.split()[-1] == "1,232"
+
+
+def test_show_says_lengths_and_numbers_as_people_do(capsys, tmp_path):
+    store = neurostore.create(tmp_path / "store")
+    with store.transaction("trials") as tx:
+        made = neurostore.SessionBuilder(dataset="d", session="s", rate=1000)
+        made.add_intervals("epochs", [0.0], [1090.25])
+        made.add_intervals("trials", [0.0, 10.0], [0.05, 12.5])
+        tx.put(made)
+    _, out, _ = run(capsys, "show", store.url, "d/s")
+    assert "epochs: 1 row (1 valid), 1,090.2 s long, 1,090.2 s in all" in out
+    assert "trials: 2 rows (2 valid), 0.05 to 2.5 s long, 2.5 s in all" in out
+    assert "1 rows" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("stores/lob", "Did you mean 'ROOT/stores/lab'?"),
+        ("stores/nosuch", "There is: ROOT/stores/lab."),
+        ("stores", "It is a folder that holds neither a store nor a release; a store is in it: "),
+        (
+            "empty",
+            "holds neither a store nor a release; neurostore create makes one.",
+        ),
+        ("notes.txt", "It is a file, and a store is a folder."),
+        ("r.zip", "It is a zip file: a release in it opens as zip::ROOT/r.zip"),
+    ],
+)
+def test_a_path_that_is_no_store_says_what_it_is(capsys, tmp_path, name, said):
+    neurostore.create(tmp_path / "stores" / "lab")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("lab")
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as made:
+        made.writestr("release.json", "{}")
+    code, _, err = run(capsys, "sessions", tmp_path / name)
+    assert code == 2
+    assert said.replace("ROOT", str(tmp_path)) in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_zip_named_as_a_host_and_no_url_at_all_are_wrong_usage(capsys):
+    code, _, err = run(capsys, "sessions", "zip:///data/r.zip")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "zip::/data/r.zip" in err
+    with pytest.raises(neurostore.UsageError, match="found NoneType"):
+        neurostore.open(None)
+
+
+def test_a_mistyped_command_and_file_of_rules_are_answered_with_the_nearest(capsys, lab, tmp_path):
+    assert "Did you mean 'sessions'?" in run(capsys, "session", lab)[2]
+    (tmp_path / "rules.toml").write_text("")
+    code, _, err = run(capsys, "validate", lab, "--config", tmp_path / "rulse.toml")
+    assert code == 2
+    assert f"Did you mean '{tmp_path}/rules.toml'?" in err
+
+
+@pytest.mark.parametrize("name", ["maze/zz", "maze/4", "nothing"])
+def test_a_session_that_is_near_to_none_is_answered_with_those_there_are(capsys, lab, name):
+    code, _, err = run(capsys, "show", lab, name)
+    assert code == 2
+    assert f"There is: {SESSION}, " in err
 
 
 def test_a_mistyped_session_is_answered_with_the_nearest(capsys, lab):
@@ -212,6 +275,26 @@ def test_the_command_line_loads_nothing_heavy_before_it_is_needed():
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [("diff", "URL A [B]"), ("lineage", "URL SESSION [TABLE]"), ("branch", "URL [NAME]")],
+)
+def test_help_shows_what_may_be_left_out_and_names_storage(capsys, command, usage):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert usage in out
+    assert "--storage KEY=VALUE" in out
+
+
+def test_session_and_sessions_are_one_word_where_several_may_be_said(capsys, lab):
+    at = neurostore.open(lab).log()[-1].snapshot
+    for word in ("--session", "--sessions"):
+        code, out, _ = run(capsys, "diff", lab, at, word, SESSION)
+        assert (code, out.count(": added")) == (0, 1)
+        assert run(capsys, "validate", lab, word, SESSION)[0] == 0
+
+
 def test_a_wrong_query_names_the_column_or_the_quotes(capsys, lab):
     assert "Did you mean 'n_units'?" in run(capsys, "sessions", lab, "--where", "n_unit > 3")[2]
     assert "single quotes" in run(capsys, "units", lab, "--where", "region = hippocampus")[2]
@@ -224,6 +307,15 @@ def test_ingest_without_a_file_is_wrong_usage(capsys, lab):
 def test_a_tag_is_held_to_its_own_words(capsys, lab):
     for name in ("my tag", "..", "a/b", "main", ""):
         assert run(capsys, "tag", lab, name)[0] == 2
+
+
+def test_storage_options_are_refused_where_no_url_takes_them(capsys, lab):
+    code, out, err = run(capsys, "sessions", lab, "--storage", "foo=bar", "--storage", "a.b=c")
+    assert (code, out) == (2, "")
+    assert "found ['a', 'foo'] and no such URL" in err
+    assert run(capsys, "sessions", f"file://{lab}", "--storage=foo=bar")[0] == 2
+    for url in ("zip::nowhere.zip", f"{lab} + zip::nowhere.zip"):
+        assert "no such URL" not in run(capsys, "sessions", url, "--storage", "foo=bar")[2]
 
 
 def test_a_reader_that_leaves_early_is_no_error(lab):

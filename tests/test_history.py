@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -118,6 +119,11 @@ def test_moved_spikes_are_those_that_sets_of_them_say(monkeypatch, seed):
         return
     assert (found.same, found.gone, found.new) == (both, a.total() - both, b.total() - both)
     assert found.units == len(shared)
+    by_unit = {id: [0, 0] for (id, _) in [*(a - b), *(b - a)]}
+    for side, rest in enumerate((a - b, b - a)):
+        for (id, _), spikes in rest.items():
+            by_unit[id][side] += spikes
+    assert {id: [*pair] for id, pair in found.by_unit.items()} == by_unit
     assert found.share == ((a.total() - both) / a.total() if a.total() > both else 0)
 
 
@@ -141,8 +147,8 @@ def test_chunks_that_are_alike_are_not_decoded(monkeypatch, store):
     assert not [path for path in read if "spikes" in path]
 
 
-def _wheel(store, values, name="wheel", units="rad", **more):
-    span = store.session("d/s1").span
+def _wheel(store, values, name="wheel", units="rad", of="d/s1", **more):
+    span = store.session(of).span
     return tables.behaviour(name, values, span, start=0, rate=10, units=units, **more)
 
 
@@ -188,6 +194,8 @@ def test_values_of_units_are_compared_by_unit(store):
     (units,) = (one for one in only(store.diff(before)).tables if one.name == "units")
     assert units.values["region"] == (1, 3)
     assert units.values["n_spikes"] == (0, 3)
+    assert units.ids == ("u9",)
+    assert "region 1 of 3 (in u9)" in str(units)
 
 
 def test_a_feature_fitted_again_says_which_parameter(store):
@@ -230,6 +238,58 @@ def test_sessions_added_removed_and_renamed_are_told(store):
     assert found["d/s2"].line == "d/s2: removed (units 5; spikes 300; observed 600 s)"
     assert store.diff(before).unchanged == 1
     assert [one.id for one in store.diff(before, sessions=["d/new"]).sessions] == ["d/new"]
+
+
+def test_units_that_differ_are_named_three_in_text_and_all_in_json(store):
+    before, some = store.snapshot, ["u1", "u3", "u5", "u7", "u9"]
+    times = {id: one[1:] if id in some else one for id, one in TIMES.items()}
+    put(store, builder(times=times), replace=True)
+    found = only(store.diff(before))
+    assert "5 spikes gone (0.42 %), 0 new (in u1, u3, u5 and 2 others)" in found.line
+    lost = {"gone": 1, "new": 0}
+    assert found.to_json()["moved"]["by_unit"] == dict.fromkeys(some, lost)
+    (units,) = (one for one in found.to_json()["tables"] if one["name"] == "units")
+    assert units["ids"] == some
+
+
+def test_a_rename_that_the_log_records_stays_one_over_later_commits(store):
+    put(store, builder(units=6, session="s2"))
+    before = store.snapshot
+    store.rename("d/s1", "d/a")
+    with store.transaction("wheel") as tx:
+        tx.update("d/a", _wheel(store, np.arange(7.0), of="d/a"))
+    store.rename("d/a", "d/b")
+    store.rename("d/s2", "d/s1")  # another session of the first name
+    found = {one.id: one for one in store.diff(before).sessions}
+    assert {id: (one.what, one.was) for id, one in found.items()} == {
+        "d/b": ("renamed", "d/s1"),
+        "d/s1": ("renamed", "d/s2"),
+    }
+    assert found["d/b"].line.startswith("d/s1 → d/b: renamed; units 20 unchanged")
+    assert found["d/s1"].line == "d/s2 → d/s1: renamed"
+    back = {one.id: one.was for one in store.diff(store.snapshot, before).sessions}
+    assert back == {"d/s1": "d/b", "d/s2": "d/s1"}
+    assert [one.id for one in store.diff(before, sessions=["d/b"]).sessions] == ["d/b"]
+
+
+def test_a_name_that_was_deleted_and_given_again_is_another_session(store):
+    put(store, builder(units=6, session="s2"))
+    before = store.snapshot
+    store.delete("d/s2")
+    store.rename("d/s1", "d/s2")
+    with store.transaction("wheel") as tx:
+        tx.update("d/s2", _wheel(store, np.arange(7.0), of="d/s2"))
+    found = [(one.id, one.what, one.was) for one in store.diff(before).sessions]
+    assert sorted(found) == [("d/s2", "removed", ""), ("d/s2", "renamed", "d/s1")]
+
+
+def test_digests_are_shortened_in_text_and_whole_in_json(store):
+    for letter in "ab":
+        source = neurostore.Source("file.dat", letter * 64, "reader", "1")
+        put(store, builder(source=source), replace=True)
+    found = store.diff(store.log()[1].snapshot)
+    assert "source.sha256 aaaaaaaa… → bbbbbbbb…" in str(found)
+    assert only(found).to_json()["attributes"]["source.sha256"] == ["a" * 64, "b" * 64]
 
 
 def test_another_clock_is_said_and_spikes_are_not_compared(store):
@@ -303,18 +363,59 @@ def test_a_date_is_the_newest_snapshot_that_is_not_later(dated, ref, row):
     assert store.at(ref).pinned
 
 
-def test_a_date_without_zone_is_of_the_local_one(dated):
+@pytest.fixture
+def far_west(monkeypatch):
+    """A process five hours behind UTC."""
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_west")
+def test_times_without_a_zone_are_utc_wherever_the_process_is(dated, capsys):
     store, snapshots = dated
-    local = datetime.fromisoformat("2031-03-02T23:30:00+00:00").astimezone()
-    assert store.at(f"{local:%Y-%m-%dT%H:%M:%S}").snapshot == snapshots[1]
-    assert store.at(f"{local:%Y-%m-%d}").snapshot == snapshots[1]
+    for ref in ("2031-03-02T23:30", "2031-03-02 23:30:00", "2031-03-02", "2031-03-02T18:30-05:00"):
+        assert store.at(ref).snapshot == snapshots[1]
+    assert [one.snapshot for one in store.log(since="2031-03-03", until="2031-03-04T12:00")] == [
+        snapshots[2]
+    ]
+    assert cli.main(["sessions", store.url, "--at", "2031-03-02"]) == 0
+    assert "of 2031-03-02 23:30:00 UTC\n" in capsys.readouterr().err
+    hour_ago = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M}"
+    assert cli.main(["expire", store.url, "--before", hour_ago, "--dry-run"]) == 0
+    assert "0 commits would go" in capsys.readouterr().out
+    assert cli.main(["log", store.url, "--limit", "1"]) == 0
+    assert f"{snapshots[2]}  2031-03-04 12:00:00 UTC  " in capsys.readouterr().out
+    with pytest.raises(NotFoundError, match=r"history begins at 20\d\d-.* UTC"):
+        store.at("1999-01-01")
+
+
+def test_every_time_that_the_log_shows_leads_to_its_commit(store, capsys):
+    put(store, builder(session="s2"))
+    assert cli.main(["log", store.url, "--limit", "1"]) == 0
+    snapshot, day, hour, zone, *_ = capsys.readouterr().out.split()
+    assert store.at(f"{day} {hour} {zone}").snapshot == snapshot
+    assert store.at(f"{day}T{hour}").snapshot == snapshot
 
 
 def test_a_tag_wins_over_the_date_that_it_is_named_like(dated):
     store, snapshots = dated
-    store.at(snapshots[0]).tag("2031-03-04")
+    store._versions.tag("2031-03-04", snapshots[0])  # as older versions made them
     assert store.at("2031-03-04").snapshot == snapshots[0]
     assert store.at("2031-03-04T23:00Z").snapshot == snapshots[2]
+
+
+def test_a_tag_that_reads_as_a_date_or_a_snapshot_is_refused(dated):
+    store, snapshots = dated
+    for name in ("2031-03-04", snapshots[0]):
+        with pytest.raises(UsageError, match="would hide"):
+            store.tag(name)
+        with pytest.raises(UsageError, match="would hide"):
+            store.branch(name)
+    store.tag(f"of-{snapshots[0].lower()}")
+    store.tag("2031-03-04-frozen")
 
 
 def test_dates_that_are_none_or_too_early_say_so(dated):
@@ -346,7 +447,7 @@ def test_the_log_is_asked_by_date_and_by_session(dated):
     assert [one.snapshot for one in store.log(session="d/s2")] == [snapshots[2]]
     assert store.log(1, session="d/s0")[0].words == [
         "put 1 session: d/s0",
-        "units 0 → 1, spikes 0 → 60",
+        "of 1 session: units 0 → 1, spikes 0 → 60",
     ]
 
 
@@ -358,10 +459,45 @@ def test_the_log_names_tables_and_counts(store, capsys):
     assert newest.words == ["updated 1 session: d/s1 (behaviour/wheel)"]
     assert before.words == [
         "put 1 session: d/s1 (spikes, units)",
-        "units 20 → 22, spikes 1,200 → 1,320",
+        "of 1 session: units 20 → 22, spikes 1,200 → 1,320",
     ]
     assert cli.main(["log", store.url, "--limit", "1"]) == 0
     assert "        updated 1 session: d/s1 (behaviour/wheel)\n" in capsys.readouterr().out
+
+
+def test_sizes_in_the_log_are_of_the_sessions_that_were_touched(store):
+    put(store, builder(session="s2"), builder(session="s3"))
+    with store.transaction("two at once") as tx:
+        tx.rename("d/s1", "d/s9")
+        tx.delete("d/s3")
+    assert store.log(1)[0].words[-1] == "of 2 sessions: units 40 → 20, spikes 2,400 → 1,200"
+    with store.transaction("out") as tx:
+        tx.delete("d/s2")
+    assert store.log(1)[0].words[-1] == "of 1 session: units 20 → 0, spikes 1,200 → 0"
+    assert store.ids == ["d/s9"]
+
+
+def test_the_log_of_a_session_follows_its_names_back(store):
+    first = store.snapshot
+    store.rename("d/s1", "d/a")
+    second = store.snapshot
+    put(store, builder(session="s1"))  # another session of the old name
+    store.rename("d/a", "d/b")
+    fourth = store.snapshot
+    assert [one.snapshot for one in store.log(session="d/b")] == [fourth, second, first]
+    assert [one.snapshot for one in store.log(1, session="d/b")] == [fourth]
+    assert [one.snapshot for one in store.log(session="d/a")] == [fourth, second, first]
+
+
+def test_a_log_of_nothing_is_refused(store, capsys):
+    with pytest.raises(NotFoundError, match="Did you mean 'd/s1'"):
+        store.log(session="d/s2")
+    assert store.log(session="d/s1", until="1999-01-01") == []
+    for limit in (0, -1):
+        with pytest.raises(UsageError, match="at least one commit"):
+            store.log(limit)
+    assert cli.main(["log", store.url, "--limit", "0"]) == 2
+    assert cli.main(["log", store.url, "--session", "d/zz"]) == 2
 
 
 # ---- restore
@@ -403,6 +539,19 @@ def test_a_table_comes_back_and_the_others_stay(store):
     assert not any(store.validate().values())
     with pytest.raises(NotFoundError, match="behaviour/lick"):
         store.restore("first", "d/s1", "behaviour/lick")
+
+
+@pytest.mark.parametrize("name", ["units", "spikes"])
+def test_spikes_that_do_not_fit_the_units_are_refused_with_the_tables_to_name(store, name, capsys):
+    store.tag("first")
+    put(store, builder(times={**TIMES, "u3": TIMES["u3"][:-1]}), replace=True)
+    with pytest.raises(RefusedError, match=r"n_spikes.*\(--table units spikes\)") as refused:
+        store.restore("first", "d/s1", name)
+    assert refused.value.findings
+    words = ["restore", store.url, "first", "--session", "d/s1", "--table"]
+    assert cli.main([*words, name]) == 1
+    assert cli.main([*words, "units", "spikes"]) == 0
+    assert only(store.refresh().diff("first")).what == "rewritten"
 
 
 @pytest.mark.parametrize("names", [["units"], ["spikes"]])
@@ -575,6 +724,18 @@ def test_bytes_of_history_and_of_what_nothing_holds_are_told_apart(tmp_path):
     )
     with pytest.raises(UsageError, match="local folders"):
         neurostore.create("memory://du").du()
+
+
+def test_bytes_are_said_by_table_with_what_lies_in_manifests_and_by_kind(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    put(store, builder())
+    _shared(store)
+    lines = str(store.du()).splitlines()
+    empty = [one for one in lines if one.lstrip().startswith("0      ")]
+    assert empty
+    assert all(one.endswith(" in small chunks") for one in empty)
+    assert any("units, and " in one and one.endswith(" in small chunks") for one in lines)
+    assert lines[-1].endswith("bytes in all: 1 session, 1 of splits, 2 of stimuli")
 
 
 # ---- commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -56,9 +57,40 @@ def test_a_name_that_is_taken_or_none_is_refused(store):
         ("d/a", "d/b", UsageError),
         ("d/a", "d", UsageError),
         ("d/x", "d/y", NotFoundError),
+        ("d/x", "d/x", NotFoundError),
     ):
         with pytest.raises(error):
             store.rename(old, new)
+    assert store.refresh().snapshot == before
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../x", "a//b", "a/", "/a", "a/../b", " ", ""])
+def test_one_rule_holds_for_ids_wherever_sessions_are_made(store, name):
+    before = store.snapshot
+    staged = dataclasses.replace(session("d/x").build(), id=f"d/{name}")
+    with pytest.raises(UsageError, match="A session id is <dataset>/<session>"):
+        neurostore.SessionBuilder(dataset="d", session=name)
+    with pytest.raises(UsageError, match="A session id is <dataset>/<session>"):
+        store.rename("d/a", f"d/{name}", dry_run=True)
+    with (
+        pytest.raises(UsageError, match="A session id is <dataset>/<session>"),
+        store.transaction("put") as tx,
+    ):
+        tx.put(staged)
+    assert store.refresh().snapshot == before
+
+
+@pytest.mark.parametrize("name", ["a b/c", "jen?k#1", "...", "mouse 1 / day 2", "α"])
+def test_what_a_source_may_be_called_a_session_may_be_renamed_to(store, name):
+    assert neurostore.SessionBuilder(dataset="d", session=name).id == f"d/{name}"
+    store.rename("d/a", f"d/{name}")
+    assert store.session(f"d/{name}").attrs["session"] == name
+
+
+def test_a_session_renamed_to_its_own_name_has_it_already(store):
+    before = store.snapshot
+    with pytest.raises(UsageError, match="d/a has that name already"):
+        store.rename("d/a", "d/a")
     assert store.refresh().snapshot == before
 
 

@@ -57,7 +57,7 @@ def test_sessions_are_those_of_all_stores_by_id_and_each_is_of_its_own(labs, bot
     assert "m/c" in both
     assert "m/x" not in both
     assert both.row("m/d") == labs[1].row("m/d")
-    with pytest.raises(NotFoundError, match="Did you mean"):
+    with pytest.raises(NotFoundError, match="There is: m/a, m/b"):
         both.session("m/x")
 
 

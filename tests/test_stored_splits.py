@@ -172,7 +172,7 @@ def test_a_split_on_sessions_or_clocks_that_the_store_does_not_have_is_refused(s
     stranger = splits.Timeline("d/z", Clock(), 0, observed)
     slow = splits.Timeline("d/s", Clock(1000), 0, observed)
     for timeline, said in (
-        (stranger, r"No session 'd/z' in .*lab-\d+, though split 'b' names it. Did you mean"),
+        (stranger, r"No session 'd/z' in .*lab-\d+, though split 'b' names it. There is: d/s, d/t"),
         (slow, r"'b' counts 1000 ticks a second of d/s, the store 1e\+06"),
     ):
         with pytest.raises(UsageError, match=said), store.transaction("wrong") as tx:

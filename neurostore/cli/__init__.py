@@ -6,6 +6,8 @@ failed, 2 wrong usage, 3 the store, the disk or the network failed.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
 import traceback
@@ -32,8 +34,8 @@ from neurostore.cli import (
 )
 from neurostore.cli._print import say
 from neurostore.cli._words import DONE, FAILED, REFUSED, USAGE
-from neurostore.errors import NeurostoreError, StoreError, UsageError, counted
-from neurostore.store.urls import by_default, hidden
+from neurostore.errors import NeurostoreError, NotFoundError, StoreError, UsageError, counted
+from neurostore.store.urls import by_default, hidden, takes_options
 
 __all__ = ["COMMANDS", "DONE", "FAILED", "REFUSED", "USAGE", "main", "run"]
 
@@ -67,6 +69,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "diff": _history.diff,
     "restore": _history.restore,
     "rename": _history.rename,
+    "delete": _history.delete,
     "merge": _history.merge,
     "branch": _history.branch,
     "lineage": _history.lineage,
@@ -87,14 +90,28 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "demo": demo,
 }
 
-DESCRIPTION = (
-    "A versioned feature store for neural recordings. Every command takes --storage KEY=VALUE, as "
-    "often as need be, for a store in a bucket or behind another URL, and -v for the details of an "
-    "error."
+STORAGE = (
+    "A store in a bucket or behind another URL takes --storage KEY=VALUE, as often as need be; -v "
+    "shows the details of an error."
 )
-
+"""What the help of every command says beside its own words."""
+DESCRIPTION = f"A versioned feature store for neural recordings. {STORAGE}"
 OVERRIDABLE = {"train": 3, "experiment": 3, "pack": 3, "describe": 2}
 """Commands that take ``--section.key value`` over a recipe, after so many words of their own."""
+ELSEWHERE = ("evaluate", "report", "runs")
+"""Commands on runs, which say themselves where their store lies."""
+
+
+def _with_storage(command: Callable[..., int]) -> Callable[..., int]:
+    """A command whose help says of `--storage`, which is taken out of its words ahead of it."""
+
+    @functools.wraps(command)
+    def run(*words: Any, **options: Any) -> int:
+        return command(*words, **options)
+
+    above, arguments, below = (inspect.getdoc(command) or "").partition("\n\nArgs:")
+    run.__doc__ = f"{above}\n\n{STORAGE}{arguments}{below}"
+    return run
 
 
 def _apart(words: list[str]) -> list[str]:
@@ -153,6 +170,16 @@ def _storage(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     return kept, options
 
 
+def _refuse_unused(words: list[str], options: dict[str, Any]) -> None:
+    """Raise where storage options are given, and no URL that they could belong to."""
+    known = not words or words[0] in ELSEWHERE or any(map(takes_options, words[1:]))
+    if options and not known:
+        raise UsageError(
+            f"--storage is for a store in a bucket or behind another URL, found {sorted(options)} "
+            f"and no such URL: neurostore {' '.join(words[:2])}. Leave it out."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -163,9 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     try:
         words, options = _storage(words)
+        if words and words[0][0:1] != "-" and words[0] not in COMMANDS:
+            raise NotFoundError("command", words[0], COMMANDS, "neurostore")
+        _refuse_unused(words, options)
         with by_default(options):
             code: int = tyro.extras.subcommand_cli_from_dict(
-                COMMANDS,
+                {name: _with_storage(one) for name, one in COMMANDS.items()},
                 prog="neurostore",
                 description=DESCRIPTION,
                 args=_apart(words),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def cache(
     url: Url,
-    sessions: Annotated[list[str], tyro.conf.arg(metavar="SESSION...")] = [],  # noqa: B006
+    sessions: Annotated[list[str], tyro.conf.arg(metavar="SESSION...", aliases=["--session"])] = [],  # noqa: B006
     where: Where = None,
     tables: Annotated[list[str], tyro.conf.arg(metavar="TABLE...")] = [],  # noqa: B006
     at: str | None = None,

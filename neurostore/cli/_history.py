@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -10,10 +12,13 @@ import neurostore
 from neurostore.cli._print import print_json, say
 from neurostore.cli._words import DONE, At, Id, Url
 from neurostore.errors import UsageError, counted
+from neurostore.store._when import is_date, shown
 
 if TYPE_CHECKING:
     from neurostore.store import Store
 
+TAGS = 8
+"""Tags that a line names."""
 Ref = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REF")]
 
 
@@ -26,14 +31,11 @@ def opened(url: str, at: str | None, allow_damaged: bool = False) -> Store:
 
 
 def _say_date(store: Store, ref: str) -> None:
-    from neurostore.store._when import is_date
-
     if not is_date(ref):
         return
     (found,) = store.log(1)
     if ref not in found.tags:
-        when = found.time.astimezone()
-        say(f"{ref} is {found.snapshot} of {when:%Y-%m-%d %H:%M:%S}", error=True)
+        say(f"{ref} is {found.snapshot} of {shown(found.time)}", error=True)
 
 
 def log(
@@ -49,10 +51,11 @@ def log(
 
     Args:
         url: The store.
-        limit: At most so many commits.
-        since: Not before this date, e.g. 2026-11-21 or 2026-11-21T10:00.
-        until: Not after this date.
-        session: Only commits that touched this session.
+        limit: At most so many commits, at least 1.
+        since: Not before this date (UTC), e.g. 2026-11-21 or 2026-11-21T10:00, or with a zone of
+            its own: 2026-11-21T10:00+01:00.
+        until: Not after this date (UTC).
+        session: Only commits that touched this session, under names that it had before too.
         at: The history of a tag, snapshot or date instead of the newest one.
         json: Print it as JSON.
     """
@@ -64,22 +67,36 @@ def log(
     for one in commits:
         tags = f"  [{', '.join(one.tags)}]" if one.tags else ""
         who = f"{one.author}@{one.host}  neurostore {one.version}"
-        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {who}{tags}\n    {one.message}")
+        say(f"{one.snapshot}  {shown(one.time)}  {who}{tags}\n    {one.message}")
         for line in one.words:
             say(f"        {line}")
-    last = commits[-1] if commits and len(commits) < limit and not session and not since else None
-    if last is not None and last.parent and store.expiries:
-        by = store.expiries[-1]
-        who = f"{by['author']}@{by['host']} on {by['time'][:10]}"
-        say(f"What was before {last.snapshot} has gone: neurostore expire, by {who}.")
+    if commits and session is None:
+        _say_expired(store, commits[-1].snapshot)
     return DONE
+
+
+def _say_expired(store: Store, last: str) -> None:
+    """What was before the last commit that is shown, where an expiry ended the history there."""
+    ends = [one for one in store.expiries if last in one["begins"]]
+    if not ends or store.log()[-1].snapshot != last:
+        return
+    when = shown(datetime.fromisoformat(ends[0]["time"]))
+    who = f"{ends[0]['author']}@{ends[0]['host']} on {when}"
+    say(f"What was before {last} has gone: neurostore expire, by {who}.")
+    if tags := store._older_tags():
+        some = [f"{name} of {shown(one.time)}" for name, one in tags.items()]
+        more = f" and {len(some) - TAGS:,} more" if len(some) > TAGS else ""
+        see = shlex.join([store.url, "--at", next(iter(tags))])
+        say(f"Tags hold older snapshots: {', '.join(some[:TAGS])}{more}. See: neurostore log {see}")
 
 
 def diff(
     url: Url,
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
-    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None,
-    sessions: Annotated[list[str] | None, tyro.conf.arg(metavar="SESSION...")] = None,
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[B]")] = None,
+    sessions: Annotated[
+        list[str] | None, tyro.conf.arg(metavar="SESSION...", aliases=["--session"])
+    ] = None,
     json: bool = False,
 ) -> int:
     """Say what differs between two snapshots: units, spikes and seconds of every session, tables.
@@ -166,6 +183,30 @@ def rename(
     return DONE
 
 
+def delete(
+    url: Url,
+    session: Id,
+    message: str | None = None,
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Take a session out of the store; older snapshots keep it, and restore brings it back.
+
+    Args:
+        url: The store.
+        session: Its id, <dataset>/<session>.
+        message: Of the commit.
+        dry_run: Say what would be done, do nothing.
+        json: Print what was done as JSON.
+    """
+    made = neurostore.open(url).delete(session, message, dry_run=dry_run)
+    if json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+    return DONE
+
+
 def merge(
     url: Url,
     into: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INTO")],
@@ -194,7 +235,7 @@ def merge(
 
 def branch(
     url: Url,
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
     at: At = None,
     delete: bool = False,
     dry_run: bool = False,
@@ -228,7 +269,7 @@ def branch(
         print_json({"branch": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
         return DONE
     for commit in alone:
-        say(f"{commit.snapshot}  {commit.time:%Y-%m-%d %H:%M:%S}  {commit.message}")
+        say(f"{commit.snapshot}  {shown(commit.time)}  {commit.message}")
     held = f"it alone {'holds' if dry_run else 'held'} {counted(len(alone), 'commit')}"
     say(f"{name}: {'Dry run: nothing was deleted' if dry_run else 'deleted'}; {held}.")
     return DONE
@@ -237,7 +278,7 @@ def branch(
 def lineage(
     url: Url,
     session: Id,
-    table: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")] = None,
+    table: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TABLE]")] = None,
     at: At = None,
     json: bool = False,
 ) -> int:

@@ -284,6 +284,10 @@ def _raster(session: Session, width: int) -> list[str]:
     return lines
 
 
+def _seconds(value: float) -> str:
+    return f"{value:.3g}" if value < 999 else f"{value:,.1f}"
+
+
 def _trials(session: Session) -> list[str]:
     """One line a table of intervals: rows, how many are valid, how long they are."""
     lines = []
@@ -291,12 +295,13 @@ def _trials(session: Session) -> list[str]:
         valid = table["valid"].values
         seconds = (table["stop"] - table["start"]).values[valid]
         if len(seconds):
-            long = f"{seconds.min():.3g} to {seconds.max():.3g} s, {seconds.sum():,.1f} s in all"
+            ends = dict.fromkeys(map(_seconds, (seconds.min(), seconds.max())))
+            long = f"{' to '.join(ends)} s long, {seconds.sum():,.1f} s in all"
         else:
             long = "none of them with both ends"
         own = {"start", "stop", "valid", *(f"{key}_valid" for key in table)}
         columns = [str(key) for key in table if key not in own]
-        lines.append(f"  {name}: {len(valid):,} rows ({valid.sum():,} valid), {long}")
+        lines.append(f"  {name}: {counted(len(valid), 'row')} ({valid.sum():,} valid), {long}")
         if columns:
             lines.append(f"      columns: {', '.join(columns[:12])}")
     return lines

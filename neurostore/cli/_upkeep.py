@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import neurostore
 from neurostore.cli._print import print_json, say
 from neurostore.cli._words import DONE, REFUSED, Id, Url
 from neurostore.errors import UsageError, counted
+from neurostore.store._when import instant, shown
 
 
 def gc(url: Url, older_than: str = "7d", dry_run: bool = False, json: bool = False) -> int:
@@ -24,14 +25,15 @@ def gc(url: Url, older_than: str = "7d", dry_run: bool = False, json: bool = Fal
     if json:
         print_json({"dry_run": dry_run, **done.to_json()})
         return DONE
-    files = ", ".join(f"{count:,} {kind}" for kind, count in done.files.items() if count)
+    kinds = done.files.items()
+    files = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in kinds if count)
     what = "would be removed" if dry_run else "removed"
-    before = f"older than {done.before:%Y-%m-%d %H:%M:%S} UTC"
+    before = f"older than {shown(done.before)}"
     say(f"{files or 'Nothing'} {what}, {size(done.bytes)} ({before}).")
     for one in done.held:
         say(
             f"    held back: all that is younger than the transaction of {one.who}, open since "
-            f"{one.begun:%Y-%m-%d %H:%M:%S} UTC"
+            f"{shown(one.begun)}"
         )
     return DONE
 
@@ -53,12 +55,15 @@ def expire(
         json: Print it as JSON.
     """
     store = neurostore.open(url)
-    done = store.expire(before=_date(before), keep=keep, dry_run=dry_run)
+    until = None if before is None else instant(before, end=False)
+    done = store.expire(before=until, keep=keep, dry_run=dry_run)
     if json:
         print_json({"dry_run": dry_run, **done.to_json()})
         return DONE
     for one in done.commits:
-        say(f"{one.snapshot}  {one.time:%Y-%m-%d %H:%M:%S}  {one.message}")
+        say(f"{one.snapshot}  {shown(one.time)}  {one.message}")
+    for kept in done.stays:
+        say(f"stays: {kept}")
     of = "bytes unknown" if done.bytes is None else f"{size(done.bytes)} nothing else reaches"
     what = counted(len(done.commits), "commit")
     if dry_run:
@@ -130,13 +135,3 @@ def _span(text: str) -> timedelta:
         raise UsageError(f"--older-than is 7d, 12h, 30m or 0d, found {text!r}.")
     unit = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}[found[2]]
     return timedelta(**{unit: float(found[1])})
-
-
-def _date(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        said = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"--before is a date such as 2026-01-31, found {text!r}.") from error
-    return said if said.tzinfo is not None else said.replace(tzinfo=UTC)

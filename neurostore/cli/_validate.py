@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from neurostore.schemas import Finding
     from neurostore.store import Fault, Store
 
-Words = Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+Words = Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="[TARGET]")]
 
 
 def validate(
     target: Words = [],  # noqa: B006
-    session: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID")] = (),
+    session: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ID", aliases=["--sessions"])] = (),
     at: At = None,
     dataset: str | None = None,
     fail_on: str | None = None,

@@ -6,7 +6,7 @@ the same where both end in the same crc32c; neither is decoded then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,36 +37,50 @@ _OWN = {"id", "dataset", "session", "row", "lineage", "transactions", "findings"
 
 def compare(before: Store, after: Store, only: Iterable[str] | None = None) -> Difference:
     """The difference between two snapshots, of some sessions by id or of everything."""
-    old, new = _by_id(before.rows, only), _by_id(after.rows, only)
-    renamed = _renamed(old, new)
-    made = [_one_sided(new[id], "added") for id in new.keys() - old.keys() - renamed.keys()]
-    gone = old.keys() - new.keys() - set(renamed.values())
+    old, new = _by_id(before.rows), _by_id(after.rows)
+    renamed = _renamed(old, new, _recorded(before, after))
+    kept = (old.keys() - {*renamed.values()}) & (new.keys() - renamed.keys())
+    some = [only] if isinstance(only, str) else only
+    wanted = old.keys() | new.keys() if some is None else {*some}
+    came = (new.keys() - kept - renamed.keys()) & wanted
+    gone = (old.keys() - kept - {*renamed.values()}) & wanted
+    made = [_one_sided(new[id], "added") for id in came]
     made += [_one_sided(old[id], "removed") for id in gone]
-    pairs = [(id, id) for id in old.keys() & new.keys() if old[id]["digest"] != new[id]["digest"]]
+    pairs = [(id, id) for id in kept & wanted if old[id]["digest"] != new[id]["digest"]]
     for is_now, was in [*pairs, *renamed.items()]:
-        made.append(_session(before.session(was), after.session(is_now)))
+        if wanted & {is_now, was}:
+            made.append(_session(before.session(was), after.session(is_now)))
     splits: tuple[SharedDifference, ...] = ()
     stimuli: tuple[SharedDifference, ...] = ()
     if only is None:
         splits = _shared(before.split_rows, after.split_rows)
         stimuli = _shared(before.stimulus_rows, after.stimulus_rows)
-    same = sum(old[id]["digest"] == new[id]["digest"] for id in old.keys() & new.keys())
+    same = len(kept & wanted) - len(pairs)
     made.sort(key=lambda one: one.id)
     return Difference(before.snapshot, after.snapshot, tuple(made), splits, stimuli, same)
 
 
-def _by_id(rows: Iterable[Row], only: Iterable[str] | None) -> dict[str, Row]:
-    wanted = None if only is None else set(only)
-    return {str(row["id"]): row for row in rows if wanted is None or row["id"] in wanted}
+def _by_id(rows: Iterable[Row]) -> dict[str, Row]:
+    return {str(row["id"]): row for row in rows}
 
 
-def _renamed(old: Mapping[str, Row], new: Mapping[str, Row]) -> dict[str, str]:
-    """Ids of now → ids of then, of sessions whose tables are the same by digest."""
+def _recorded(before: Store, after: Store) -> dict[str, str]:
+    """Ids of now → ids of then, as the commits between two snapshots say."""
+    names = after._renamed_since(before.snapshot)
+    if names is None:
+        names = {was: now for now, was in (before._renamed_since(after.snapshot) or {}).items()}
+    return names
+
+
+def _renamed(
+    old: Mapping[str, Row], new: Mapping[str, Row], recorded: Mapping[str, str]
+) -> dict[str, str]:
+    """Ids of now → ids of then: as recorded, or else where the tables are the same by digest."""
+    found = {now: was for now, was in recorded.items() if now in new and was in old}
     gone: dict[tuple[Any, ...], list[str]] = {}
-    for id in sorted(old.keys() - new.keys()):
+    for id in sorted(old.keys() - new.keys() - {*found.values()}):
         gone.setdefault(_content(old[id]), []).append(id)
-    found = {}
-    for id in sorted(new.keys() - old.keys()):
+    for id in sorted(new.keys() - old.keys() - found.keys()):
         if candidates := gone.get(_content(new[id])):
             found[id] = candidates.pop(0)
     return found
@@ -175,8 +189,9 @@ def _table(before: Session, after: Session, was: str, name: str) -> TableDiffere
     old = before.attrs["row"]["tables"][was]["arrays"]
     new = after.attrs["row"]["tables"][name]["arrays"]
     rows = _matched(first, second)
+    places: set[int] | None = set() if name in _KEYS else None
     values = {
-        key: _changed(first.columns[key], second.columns[key], rows)
+        key: _changed(first.columns[key], second.columns[key], rows, places)
         for key in first.columns
         if key in second.columns
         if old[key] != new[key] and name != "spikes"
@@ -191,7 +206,16 @@ def _table(before: Session, after: Session, was: str, name: str) -> TableDiffere
         tuple(key for key in first.columns if key not in second.columns),
         {key: one for key, one in values.items() if one is not None},
         attributes,
+        _names(second, places),
     )
+
+
+def _names(table: Table, places: Collection[int] | None) -> tuple[str, ...]:
+    """The things that rows of a table are, by name."""
+    if not places or _KEYS[table.name] not in table.columns:
+        return ()
+    ids = table.columns[_KEYS[table.name]].values[:]
+    return tuple(str(ids[row]) for row in sorted(places))
 
 
 def _about(session: Session, table: Table, name: str) -> dict[str, Any]:
@@ -222,9 +246,15 @@ def _matched(first: Table, second: Table) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _changed(
-    first: Column, second: Column, rows: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    first: Column,
+    second: Column,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    places: set[int] | None,
 ) -> tuple[int, int] | None:
-    """How many values of a column differ, of how many that both tables have."""
+    """How many values of a column differ, of how many that both tables have.
+
+    Rows of the second table in which one does are added to `places`, where that is given.
+    """
     a, b = first.values, second.values
     if len(a.shape) != len(b.shape) or (a.dtype.kind == "T") != (b.dtype.kind == "T"):
         return None  # another dtype, which the attributes say
@@ -241,10 +271,13 @@ def _changed(
             continue
         piece = slice(begin, min(begin + step, count))
         if rows is None:
-            found += _unequal(np.asarray(a[piece]), np.asarray(b[piece]))
+            differ = _unequal(np.asarray(a[piece]), np.asarray(b[piece]))
         else:
-            old, new = rows[0][piece], rows[1][piece]
-            found += _unequal(np.asarray(a[old]), _in_order(b, new))
+            differ = _unequal(np.asarray(a[rows[0][piece]]), _in_order(b, rows[1][piece]))
+        found += int(np.count_nonzero(differ))
+        if places is not None and differ.any():
+            at = np.flatnonzero(differ.reshape(len(differ), -1).any(axis=1))
+            places.update((at + begin if rows is None else rows[1][piece][at]).tolist())
     return found, count * width
 
 
@@ -265,11 +298,11 @@ def _alike(a: Any, b: Any) -> tuple[int, Sequence[bool]] | None:
     return int(a.chunks[0]), [a.checksums[one] == b.checksums[one] for one in parts]
 
 
-def _unequal(a: NDArray[Any], b: NDArray[Any]) -> int:
-    differ = a != b
+def _unequal(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    differ: NDArray[np.bool_] = np.asarray(a != b)
     if a.dtype.kind == b.dtype.kind == "f":
         differ &= ~(np.isnan(a) & np.isnan(b))
-    return int(np.count_nonzero(differ))
+    return differ
 
 
 # ---- splits and stimuli

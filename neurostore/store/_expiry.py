@@ -11,23 +11,56 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import DamagedError, UsageError
+from neurostore.errors import DamagedError, UsageError, counted
 from neurostore.store import _leases
 from neurostore.store._beside import Beside, beside
 from neurostore.store._damage import WAY_OUT
 from neurostore.store._format import digest
+from neurostore.store._when import shown
 from neurostore.store._who import who
 
 if TYPE_CHECKING:
     from neurostore.store._versions import Commit, IcechunkVersions
 
 RECORDS = "expired"
+
+
+@dataclass(frozen=True)
+class Stays:
+    """What stays of the history of a branch or a tag.
+
+    Attributes
+    ----------
+    name : str
+        ``"branch main"``, ``"tag v1"``.
+    snapshot : str
+        That it names.
+    begins : Commit
+        The oldest one that leads to it then.
+    commits : int
+        How many there are.
+    """
+
+    name: str
+    snapshot: str
+    begins: Commit
+    commits: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain mapping."""
+        begins = {"snapshot": self.begins.snapshot, "time": self.begins.time.isoformat()}
+        said = {"name": self.name, "snapshot": self.snapshot, "begins": begins}
+        return {**said, "commits": self.commits}
+
+    def __str__(self) -> str:
+        since = f"{self.begins.snapshot} of {shown(self.begins.time)}"
+        return f"{self.name}: {counted(self.commits, 'commit')}, since {since}"
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,8 @@ class Expired:
         repository lies on no local disk).
     bytes : int or None
         Of these files; gc frees them, after the grace period.
+    stays : sequence of Stays
+        Branches first, then tags.
     """
 
     before: datetime
@@ -54,6 +89,7 @@ class Expired:
     begins: tuple[str, ...]
     files: Mapping[str, int] | None
     bytes: int | None
+    stays: tuple[Stays, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a plain mapping."""
@@ -63,6 +99,7 @@ class Expired:
             "begins": list(self.begins),
             "files": None if self.files is None else dict(self.files),
             "bytes": self.bytes,
+            "stays": [one.to_json() for one in self.stays],
         }
 
 
@@ -95,29 +132,40 @@ def expire(
 
 def drop(versions: IcechunkVersions, files: Beside, until: datetime, *, dry_run: bool) -> Expired:
     """What `expire` does once it holds the lock and knows the date."""
-    lost, begins = plan(versions, until)
+    lost, stays = plan(versions, until)
+    begins = tuple(dict.fromkeys(one.begins.snapshot for one in stays))
     counts, size = _reached_no_more(versions, until) if lost else ({}, 0)
-    found = Expired(until, tuple(lost), tuple(begins), counts, size)
+    found = Expired(until, tuple(lost), begins, counts, size, tuple(stays))
     if lost and not dry_run:
         _record(files, found)
         versions.repository.expire_snapshots(until)
     return found
 
 
-def plan(versions: IcechunkVersions, until: datetime) -> tuple[list[Commit], list[str]]:
-    """The commits that would go, newest first, and where each history would begin."""
+def plan(versions: IcechunkVersions, until: datetime) -> tuple[list[Commit], list[Stays]]:
+    """The commits that would go, newest first, and what stays of each branch and tag."""
     every: dict[str, Commit] = {}
     kept: set[str] = set()
-    begins: dict[str, None] = {}
-    for snapshot in versions.tips():
+    stays: list[Stays] = []
+    for name, snapshot in versions.names().items():
         written = {one.id: one.written_at for one in _ancestors(versions, snapshot)}
         commits = list(versions.log(snapshot))
         every |= {one.snapshot: one for one in commits}
-        young = [one.snapshot for one in commits[1:] if written[one.snapshot] >= until]
-        kept |= {snapshot, *young}
-        begins[young[-1] if young else snapshot] = None
+        young = [one for one in commits[1:] if written[one.snapshot] >= until]
+        left = [commits[0], *young]
+        kept |= {one.snapshot for one in left}
+        stays.append(Stays(name, snapshot, left[-1], len(left)))
     lost = [one for id, one in every.items() if id not in kept]
-    return sorted(lost, key=lambda one: one.time, reverse=True), list(begins)
+    return sorted(lost, key=lambda one: one.time, reverse=True), stays
+
+
+def older_tags(versions: IcechunkVersions, history: Sequence[Commit]) -> dict[str, Commit]:
+    """Tags of snapshots from before a history begins, by name, newest first."""
+    there = {one.snapshot for one in history}
+    named = {name: versions.repository.lookup_tag(name) for name in versions._tags()}
+    found = {name: versions.about(one) for name, one in named.items() if one not in there}
+    older = [(one.time, name) for name, one in found.items() if one.time <= history[-1].time]
+    return {name: found[name] for _, name in sorted(older, reverse=True)}
 
 
 def begins(files: Beside) -> list[str]:

@@ -38,6 +38,22 @@ def split_id(id: str) -> tuple[str, str]:
     return dataset, session
 
 
+def check_id(dataset: str, session: str) -> None:
+    """Hold the id of a session that is made against the rule; ids of old stores are read as is.
+
+    Raises
+    ------
+    UsageError
+        Where the dataset has a slash, or a part between slashes is empty, ``.`` or ``..``.
+    """
+    parts = [dataset, *session.split("/")]
+    if "/" in dataset or any(not one.strip() or one in (".", "..") for one in parts):
+        raise UsageError(
+            f"A session id is <dataset>/<session>, the dataset without '/', and no part between "
+            f"slashes empty, '.' or '..'; found dataset {dataset!r}, session {session!r}."
+        )
+
+
 def session_path(id: str) -> str:
     """Where a session lies in the tree."""
     dataset, session = split_id(id)

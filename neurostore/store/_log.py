@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from neurostore.errors import counted
+from neurostore.errors import NotFoundError, counted
 from neurostore.store._when import instant
 
 if TYPE_CHECKING:
     from neurostore.store._versions import Commit
+    from neurostore.store.store import Store
 
 _DONE = {
     "put": "put",
@@ -23,16 +24,53 @@ _SHOWN = 8
 Row = Mapping[str, Any]
 
 
-def chosen(
-    commits: Iterable[Commit], since: str | None, until: str | None, session: str | None
-) -> Iterator[Commit]:
-    """Those of some time, and of one session; a date alone is the whole day."""
+def within(commits: Iterable[Commit], since: str | None, until: str | None) -> Iterator[Commit]:
+    """Those of some time; a date alone is the whole day."""
     first = None if since is None else instant(since, end=False)
     last = None if until is None else instant(until)
     for one in commits:
-        inside = (first is None or one.time >= first) and (last is None or one.time <= last)
-        if inside and (session is None or session in one.changes):
+        if (first is None or one.time >= first) and (last is None or one.time <= last):
             yield one
+
+
+def of_session(commits: Iterable[Commit], session: str, store: Store) -> Iterator[Commit]:
+    """Those that touched a session, newest first, under the names it had before too.
+
+    Raises
+    ------
+    NotFoundError
+        With the nearest id, where neither the commits nor the store know of it.
+    """
+    name, found, known = session, False, set[str]()
+    for one in commits:
+        known |= one.changes.keys()
+        if name in one.changes:
+            found = True
+            yield one
+        was = {new: old for old, new in one.metadata.get("renamed", {}).items()}
+        name = was.get(name, name)
+    if not found and session not in store:
+        raise NotFoundError("session", session, known.union(store.ids), f"the log of {store.url}")
+
+
+def names_then(
+    commits: Iterable[Commit], snapshot: str, ids: Iterable[str]
+) -> dict[str, str] | None:
+    """Ids of sessions → what they were called at an older snapshot, of those renamed since.
+
+    None where the commits, newest first, do not lead to the snapshot.
+    """
+    held = {id: id for id in ids}  # what bore a name then → its id
+    for one in commits:
+        if one.snapshot == snapshot:
+            return {now: then for then, now in held.items() if then != now}
+        renamed = one.metadata.get("renamed", {})
+        came = {old: held.pop(new) for old, new in renamed.items() if new in held}
+        for name, what in one.changes.items():
+            if what == "delete" or name in renamed:  # what bears it since is another session
+                held.pop(name, None)
+        held |= came
+    return None
 
 
 def about(
@@ -84,13 +122,19 @@ def words(commit: Commit) -> list[str]:
             lines.append(f"{done} {counted(len(ids), 'session')}: {some}")
         shared = [id for id, kind in left.items() if kind == what and id.startswith("/")]
         lines += [f"{done} {id}" for id in shared]
+    return lines + _sizes(commit)
+
+
+def _sizes(commit: Commit) -> list[str]:
+    """A line of sizes, which says of how many sessions it speaks: not of the whole store."""
     sizes = commit.metadata.get("sizes", {})
     said = [
         f"{name} {sizes[name][0]:,} → {sizes[name][1]:,}"
         for name in ("units", "spikes")
         if name in sizes and sizes[name][0] != sizes[name][1]
     ]
-    return lines + ([", ".join(said)] if said else [])
+    touched = len(commit.metadata.get("sessions", ())) - len(commit.metadata.get("renamed", ()))
+    return [f"of {counted(touched, 'session')}: {', '.join(said)}"] if said else []
 
 
 def _some(names: list[str]) -> str:

@@ -37,17 +37,19 @@ def moved(before: Session, after: Session, old: Sequence[str], new: Sequence[str
         return Moved(why_not=f"the clock counts {' → '.join(rates)} ticks a second")
     columns = [session.stored("spikes").columns for session in (before, after)]
     times, units = ([one[name].values for one in columns] for name in ("time", "unit"))
-    shared = {id: place for place, id in enumerate(sorted(set(old) & set(new)))}
+    both = sorted(set(old) & set(new))
+    shared = {id: place for place, id in enumerate(both)}
     maps = [np.array([shared.get(id, -1) for id in ids], dtype=np.int64) for ids in (old, new)]
     rows = min(len(old), len(new))
     skip = _alike(times, units) if list(old[:rows]) == list(new[:rows]) else {}
     old_side, new_side = (
-        _Side(_pieces(*one, skip)) for one in zip(times, units, maps, strict=True)
+        _Side(_pieces(*one, skip), len(both)) for one in zip(times, units, maps, strict=True)
     )
-    same = _in_both(old_side, new_side, max(1, len(shared)))
-    gone, added = old_side.count - same, new_side.count - same
-    same += sum(skip.values())
-    return Moved(same, gone, added, len(shared))
+    same = _in_both(old_side, new_side, len(both))
+    gone, new_ones = old_side.counts - same, new_side.counts - same
+    differ = {both[k]: (int(gone[k]), int(new_ones[k])) for k in np.flatnonzero(gone + new_ones)}
+    kept = int(same.sum()) + sum(skip.values())
+    return Moved(kept, int(gone.sum()), int(new_ones.sum()), len(both), by_unit=differ)
 
 
 def _number(rate: Fraction) -> str:
@@ -90,12 +92,15 @@ def _pieces(
 
 
 class _Side:
-    """The spikes of one side that are not compared yet; more are read as they run out."""
+    """The spikes of one side that are not compared yet; more are read as they run out.
 
-    def __init__(self, pieces: Iterator[Spikes]) -> None:
+    Its `counts` are of all spikes that were read, by unit.
+    """
+
+    def __init__(self, pieces: Iterator[Spikes], units: int) -> None:
         self._pieces = pieces
         self.time, self.unit = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self.over, self.count = False, 0
+        self.over, self.counts = False, np.zeros(units, np.int64)
 
     def more(self) -> None:
         """Read on: another piece behind what is held."""
@@ -105,7 +110,7 @@ class _Side:
             return
         self.time = np.concatenate([self.time, piece[0]])
         self.unit = np.concatenate([self.unit, piece[1]])
-        self.count += len(piece[0])
+        self.counts += np.bincount(piece[1], minlength=len(self.counts))
 
     def fill(self) -> None:
         """Read until something is held."""
@@ -120,9 +125,9 @@ class _Side:
         return taken
 
 
-def _in_both(a: _Side, b: _Side, units: int) -> int:
-    """Spikes that both sides have; one that is there twice counts twice where both have it so."""
-    found = 0
+def _in_both(a: _Side, b: _Side, units: int) -> NDArray[np.int64]:
+    """Spikes that both sides have, by unit; one that is there twice in both counts twice."""
+    found = np.zeros(units, np.int64)
     while True:
         a.fill()
         b.fill()
@@ -143,11 +148,13 @@ def _in_both(a: _Side, b: _Side, units: int) -> int:
     return found
 
 
-def _common(a: Spikes, b: Spikes, units: int) -> int:
+def _common(a: Spikes, b: Spikes, units: int) -> NDArray[np.int64]:
+    found = np.zeros(units, np.int64)
     if not len(a[0]) or not len(b[0]):
-        return 0
+        return found
     low = min(int(a[0][0]), int(b[0][0]))
     keys = ((time - low) * units + unit for time, unit in (a, b))
     (one, ones), (two, twos) = (np.unique(key, return_counts=True) for key in keys)
-    _, left, right = np.intersect1d(one, two, assume_unique=True, return_indices=True)
-    return int(np.minimum(ones[left], twos[right]).sum())
+    shared, left, right = np.intersect1d(one, two, assume_unique=True, return_indices=True)
+    np.add.at(found, shared % units, np.minimum(ones[left], twos[right]))
+    return found

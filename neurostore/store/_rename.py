@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from neurostore.errors import NotFoundError, RefusedError, UsageError
 from neurostore.store import _catalogue, _copied, _splits
-from neurostore.store._format import session_path, split_id
+from neurostore.store._format import check_id, session_path, split_id
 from neurostore.store.edit import Edit
 
 if TYPE_CHECKING:
@@ -52,12 +53,17 @@ def plan(store: Store, old: str, new: str, with_splits: bool) -> Renaming:
     RefusedError
         Where splits name it, and are not to follow.
     UsageError
-        Where the new name is taken, or is none.
+        Where the new name is taken, is its own, or is none.
     """
-    split_id(new)
+    check_id(*split_id(new))
     row = store.session(old).attrs["row"]
+    if new == old:
+        raise UsageError(f"{old} has that name already. Nothing was changed.")
     if new in store:
-        raise UsageError(f"{new} is in the store already. Choose another name, or delete it first.")
+        raise UsageError(
+            f"{new} is in the store already. Choose another name, or delete it first: "
+            f"neurostore delete {shlex.join([store.url, new])}"
+        )
     splits = naming(store, old)
     if splits and not with_splits:
         names = ", ".join(one.title for one in splits)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zarr.core.sync import sync
 
-from neurostore.errors import NotFoundError, RefusedError, UsageError
+from neurostore.errors import Finding, NotFoundError, RefusedError, UsageError
 from neurostore.store import _catalogue, _copied
 from neurostore.store._format import session_path, table_path
 from neurostore.store._rename import called
@@ -158,7 +158,18 @@ def _check_fit(now: Store, then: Store, id: str, was: str, names: tuple[str, ...
     others = [name for name in entries if name in (*linked, "units") and name not in names]
     whole = {**{name: new.stored(name) for name in others}, **tables}
     again = others if {"units", "spikes"} & set(names) else []
-    refuse(id, check_tables(whole, [*names, *again]))
+    _refuse_unfit(f"{id} at {then.snapshot}", names, check_tables(whole, [*names, *again]))
+
+
+def _refuse_unfit(where: str, names: tuple[str, ...], findings: list[Finding]) -> None:
+    """Raise where a table has a critical finding beside the others, with what to name as well."""
+    try:
+        refuse(f"{', '.join(names)} of {where}", findings)
+    except RefusedError as error:
+        alone = len({"units", "spikes"} & {*names}) == 1
+        both = "units and spikes together (--table units spikes), or " if alone else ""
+        way = f"Restore {both}the whole session (without --table)."
+        raise RefusedError(f"{error.line}. {way}", error.findings) from error
 
 
 # ---- doing it

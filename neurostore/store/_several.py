@@ -204,6 +204,12 @@ class Several(_store.Store):
         refs = _refs(ref, len(self.parts))
         return Several([p.at(str(r)) for p, r in zip(self.parts, refs, strict=True)], pinned=True)
 
+    def _renamed_since(self, snapshot: str) -> dict[str, str] | None:
+        made: dict[str, str] = {}
+        for part, then in zip(self.parts, snapshot.split("+"), strict=True):
+            made |= part._renamed_since(then) or {}
+        return made
+
     def pin(self) -> Several:
         """The stores at the snapshots they show now, for good."""
         return Several([part.pin() for part in self.parts], pinned=True)

@@ -426,9 +426,14 @@ class IcechunkVersions:
 
     def tips(self) -> list[str]:
         """The snapshots that branches and tags name."""
-        found = [self.repository.lookup_branch(one) for one in sorted(self.branches())]
-        found += [self.repository.lookup_tag(one) for one in sorted(self._tags())]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(self.names().values()))
+
+    def names(self) -> dict[str, str]:
+        """The snapshot of every branch and tag: ``branch main``, ``tag v1``."""
+        found = {f"branch {name}": tip for name, tip in self.branches().items()}
+        return found | {
+            f"tag {one}": self.repository.lookup_tag(one) for one in sorted(self._tags())
+        }
 
     def _ancestry(self, **which: str) -> Iterator[Commit]:
         """A history; where it breaks off, as it is to whoever opens the repository now.

@@ -1,9 +1,9 @@
-"""A snapshot by its date: the newest one that is not later."""
+"""Times as they are typed and shown, UTC where they carry no zone; a snapshot by its date."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from neurostore.errors import NotFoundError, UsageError
@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from neurostore.store._versions import Commit
 
 _DATE = re.compile(
-    r"(\d{4}-\d\d-\d\d)([T ]\d\d(?::?\d\d)?(?::?\d\d(?:\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?"
+    r"(\d{4}-\d\d-\d\d)(?:([T ]\d\d(?::?\d\d)?)(:?\d\d(?:\.\d+)?)?)?(Z| UTC|[+-]\d\d:?\d\d)?"
 )
+_SNAPSHOT = re.compile(r"[0-9A-HJKMNP-TV-Z]{19}[0G]")
+_LEAST = timedelta(microseconds=1)
+
+
+def shown(moment: datetime) -> str:
+    """A moment for people, to the second and in UTC; `instant` takes it as it is shown."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def is_date(ref: str) -> bool:
@@ -22,10 +29,16 @@ def is_date(ref: str) -> bool:
     return _DATE.fullmatch(ref) is not None
 
 
-def instant(ref: str, *, end: bool = True) -> datetime:
-    """The moment that a date-time names; of a date alone the last one of the day, or the first.
+def is_snapshot(ref: str) -> bool:
+    """Whether a reference is written as the whole id of a snapshot."""
+    return _SNAPSHOT.fullmatch(ref) is not None
 
-    Without a zone it is of the local one.
+
+def instant(ref: str, *, end: bool = True) -> datetime:
+    """The moment that a date-time names, in UTC unless it carries a zone.
+
+    Of a date alone it is the last one of the day, or the first; of a time to the second the last
+    one of that second, or the first, so that a commit is found by the time that is shown of it.
 
     Raises
     ------
@@ -36,17 +49,14 @@ def instant(ref: str, *, end: bool = True) -> datetime:
     try:
         if found is None:
             raise ValueError("it is not written as 2026-11-21 or 2026-11-21T10:00")
-        day, time, zone = found[1], found[2], found[3] or ""
-        if time:
-            return datetime.fromisoformat(f"{day}{time}{zone}").astimezone()
-        midnight = datetime.fromisoformat(day) + timedelta(days=1 if end else 0)
-        moment = datetime.fromisoformat(f"{midnight.isoformat()}{zone}").astimezone()
-        return moment - _LEAST if end else moment
+        day, time, second = found[1], found[2], found[3] or ""
+        zone = "Z" if found[4] in (None, " UTC") else found[4]
+        said = datetime.fromisoformat(f"{day}{time or 'T00'}{second}{zone}").astimezone(UTC)
+        whole = second and "." not in second
+        long = timedelta(seconds=1 if whole else 0) if time else timedelta(days=1)
+        return said + long - _LEAST if end and long else said
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{ref!r} is no date: {error}.") from error
-
-
-_LEAST = timedelta(microseconds=1)
 
 
 def commit_at(form: Form, ref: str) -> Commit:
@@ -61,7 +71,7 @@ def commit_at(form: Form, ref: str) -> Commit:
     for commit in form.versions.log(form.head()):
         if commit.time <= until:
             return commit
-        first = f"{commit.time.astimezone():%Y-%m-%dT%H:%M:%S}"
+        first = shown(commit.time)
     where = f"{form.place.url}, whose history begins at {first}"
     raise NotFoundError("snapshot not later than", ref, [first], where)
 

@@ -19,7 +19,7 @@ from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
 from neurostore.store import _catalogue, _columns, _time_scale, tables
 from neurostore.store._columns import as_json, text
-from neurostore.store._format import session_path
+from neurostore.store._format import check_id, session_path
 from neurostore.store.tables import Interleaved, Ragged, Span, all_finite
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ class SessionBuilder:
     Parameters
     ----------
     dataset, session : str
-        The id is ``<dataset>/<session>``.
+        The id is ``<dataset>/<session>``: any text, but for a dataset with a slash, and parts
+        between slashes that are empty, ``.`` or ``..``.
     subject, species, sex, age, lab, description : str, optional
         As the source says them.
     origin : str or datetime, optional
@@ -202,10 +203,7 @@ class SessionBuilder:
     ) -> None:
         self.dataset = text(dataset, "The dataset of a session")
         self.session = text(session, f"{self.dataset}: the name of a session")
-        if not self.dataset or "/" in self.dataset or not self.session:
-            raise UsageError(
-                f"A session needs a dataset without '/' and a name, found {dataset!r}, {session!r}."
-            )
+        check_id(self.dataset, self.session)
         said = {
             "subject": subject,
             "species": species,

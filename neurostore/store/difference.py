@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -14,6 +15,9 @@ Pair: TypeAlias = tuple[Any, Any]
 What: TypeAlias = Literal["added", "removed", "changed", "renamed", "rewritten", "fitted again"]
 SHOWN = 8
 """Ids and attributes that a line names; JSON has all."""
+NAMED = 3
+"""Units in which something differs that a line names; JSON has all."""
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Moved:
         How many units both have.
     why_not : str
         Why nothing was compared; empty where it was.
+    by_unit : mapping of unit id to (gone, new)
+        Of those that differ.
     """
 
     same: int = 0
@@ -35,6 +41,7 @@ class Moved:
     new: int = 0
     units: int = 0
     why_not: str = ""
+    by_unit: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -44,7 +51,11 @@ class Moved:
     def to_json(self) -> dict[str, JSON]:
         """As a plain mapping."""
         said: dict[str, JSON] = {"same": self.same, "gone": self.gone, "new": self.new}
-        return {**said, "units": self.units, "share": self.share, "why_not": self.why_not}
+        differ: dict[str, JSON] = {
+            id: {"gone": gone, "new": new} for id, (gone, new) in self.by_unit.items()
+        }
+        said |= {"units": self.units, "share": self.share, "why_not": self.why_not}
+        return {**said, "by_unit": differ}
 
     def words(self, some: bool) -> str:
         """In a few words; `some` where there are units that only one side has."""
@@ -53,9 +64,11 @@ class Moved:
         if not (self.gone or self.new):
             return ""
         of = f" of the {counted(self.units, 'unit')} in both" if some else ""
+        where = f" (in {_named([*self.by_unit])})"
         if self.gone == self.new:
-            return f"{_share(self.share)} of spikes{of} moved"
-        return f"{self.gone:,} spikes{of} gone ({_share(self.share)}), {self.new:,} new"
+            return f"{_share(self.share)} of spikes{of} moved{where}"
+        gone = f"{counted(self.gone, 'spike')}{of} gone ({_share(self.share)})"
+        return f"{gone}, {self.new:,} new{where}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class TableDifference:
     attributes : mapping of name to (before, after)
         Of the table, of its columns (``value.units``) and of its lineage
         (``lineage.parameters.sigma``).
+    ids : tuple of str
+        Units or electrodes of which a value differs.
     """
 
     name: str
@@ -85,6 +100,7 @@ class TableDifference:
     columns_removed: tuple[str, ...] = ()
     values: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     attributes: Mapping[str, Pair] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         """As a plain mapping."""
@@ -97,6 +113,7 @@ class TableDifference:
             "columns_removed": [*self.columns_removed],
             "values": {k: {"changed": n, "compared": of} for k, (n, of) in self.values.items()},
             "attributes": {key: _pair(pair) for key, pair in self.attributes.items()},
+            "ids": [*self.ids],
         }
 
     def __str__(self) -> str:
@@ -107,7 +124,8 @@ class TableDifference:
         parts += [f"columns +{_some(self.columns_added)}"] if self.columns_added else []
         parts += [f"columns -{_some(self.columns_removed)}"] if self.columns_removed else []
         moved = [f"{key} {n:,} of {of:,}" for key, (n, of) in self.values.items() if n]
-        parts += [f"values changed: {_some(moved)}"] if moved else []
+        where = f" (in {_named(self.ids)})" if self.ids else ""
+        parts += [f"values changed: {_some(moved)}{where}"] if moved else []
         parts += _attributes(self.attributes)
         return f"{self.name} {self.what}: {'; '.join(parts) or 'written in another way'}"
 
@@ -164,14 +182,15 @@ class SessionDifference:
         """The session in one line: units, spikes and seconds before and after."""
         if self.what in ("added", "removed"):
             side = self.what == "added"
-            sizes = f"units {self.units[side]:,}; spikes {self.spikes[side]:,}"
-            return f"{self.id}: {self.what} ({sizes}; observed {_seconds(self.observed[side])})"
-        head = f"{self.was} → {self.id}: renamed" if self.was else f"{self.id}: "
+            shape = f"units {self.units[side]:,}; spikes {self.spikes[side]:,}"
+            return f"{self.id}: {self.what} ({shape}; observed {_seconds(self.observed[side])})"
         if self.what == "rewritten":
-            return f"{head}written again, with the same content"
-        if self.was:
-            return head
-        return head + "; ".join([*self._sizes(), *_attributes(self.attributes), *self._others()])
+            return f"{self.id}: written again, with the same content"
+        if self.was:  # its attributes stand in lines of their own
+            sizes = self._sizes() if self.tables else []
+            return f"{self.was} → {self.id}: {'; '.join(['renamed', *sizes, *self._others()])}"
+        said = [*self._sizes(), *_attributes(self.attributes), *self._others()]
+        return f"{self.id}: {'; '.join(said)}"
 
     def _sizes(self) -> list[str]:
         if self.units == self.spikes == (0, 0) and self.observed[0] == self.observed[1]:
@@ -317,6 +336,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {counted(len(ids) - NAMED, 'other')}" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more
+
+
 def _attributes(attributes: Mapping[str, Pair]) -> list[str]:
     made = [f"{key} {_said(before)} → {_said(after)}" for key, (before, after) in _n(attributes)]
     more = len(attributes) - len(made)
@@ -331,4 +355,6 @@ def _said(value: Any) -> str:
     if value is None:
         return "(none)"
     text = str(value)
+    if _DIGEST.fullmatch(text):
+        return f"{text[:8]}…"
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,4 +1,4 @@
-"""`Edit`: what a restore, a rename or a merge does, counted ahead of it."""
+"""`Edit`: what a restore, a rename, a merge or a delete does, counted ahead of it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ class Edit:
     snapshot : str or None
         The snapshot that it made; None of a dry run, and where there was nothing to do.
     dry_run : bool
+    notes : tuple of str
+        What else is to be known of it, a line each: the way back.
     """
 
     steps: tuple[tuple[str, str], ...]
     bytes: int
     snapshot: str | None = None
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         """As a plain mapping."""
@@ -36,6 +39,7 @@ class Edit:
             "bytes": self.bytes,
             "snapshot": self.snapshot,
             "dry_run": self.dry_run,
+            "notes": [*self.notes],
         }
 
     def lines(self) -> Iterator[str]:
@@ -49,6 +53,7 @@ class Edit:
             yield "Nothing to do: it is so already."
         else:
             yield f"{size} written. Committed {self.snapshot}."
+        yield from self.notes
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -699,7 +699,10 @@ class Session:
             f"<Session {self.id}  {self._seconds()}  clock {float(self.clock.rate):g} Hz>",
             *(f"  {name:<12}{value}" for name, value in self._facts()),
             "  tables:",
-            *(f"    {name:<32}{entry['rows']:>12,} rows" for name, entry in row["tables"].items()),
+            *(
+                f"    {name:<32}{entry['rows']:>12,} row{'s' * (entry['rows'] != 1)}"
+                for name, entry in row["tables"].items()
+            ),
         ]
         return "\n".join(lines)
 

@@ -72,13 +72,26 @@ class Space:
         width = len(f"{self.total:,}")
         for id, tables in self.tables.items():
             yield f"{self.sessions[id]:>{width},}  {id}"
-            yield from (f"{size:>{width},}      {name}" for name, size in tables.items())
+            for name, size in tables.items():
+                small = self.small.get(id, {}).get(name, 0)
+                more = f", and {small:,} in small chunks" if small else ""
+                if size or small:
+                    yield f"{size:>{width},}      {name}{more}"
         small = sum(sum(one.values()) for one in self.small.values())
         inside = f" ({small:,} of them small chunks of sessions)" if small else ""
         yield f"{self.history:>{width},}  held by history alone"
         yield f"{self.unreachable:>{width},}  held by nothing"
         yield f"{self.shared:>{width},}  shared: manifests, snapshots, refs{inside}"
-        yield f"{self.total:>{width},}  bytes in all, {counted(len(self.tables), 'part')}"
+        yield f"{self.total:>{width},}  bytes in all: {self._what()}"
+
+    def _what(self) -> str:
+        shared = [id.split("/")[1] for id in self.tables if id.startswith("/")]
+        sessions = counted(len(self.tables) - len(shared), "session")
+        splits, others = shared.count("splits"), len(shared) - shared.count("splits")
+        found = [sessions]
+        found += [f"{splits:,} of splits"] if splits else []
+        found += [f"{others:,} of stimuli"] if others else []
+        return ", ".join(found)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

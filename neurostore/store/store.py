@@ -514,16 +514,32 @@ class Store:
         limit : int, optional
             At most so many.
         since, until : str, optional
-            Dates or date-times, both inclusive; in the local time zone unless they carry one.
+            Dates or date-times, both inclusive; in UTC unless they carry a zone.
         session : str, optional
-            Only commits that touched this session.
+            Only commits that touched this session, under this id or one that it had before.
+
+        Raises
+        ------
+        NotFoundError
+            Where no snapshot of the history knows the session.
         """
+        if limit is not None and limit < 1:
+            raise UsageError(f"A log has at least one commit, found limit={limit}.")
         found = self._versions.log(self.snapshot)
-        return list(islice(_log.chosen(found, since, until, session), limit))
+        if session is not None:
+            found = _log.of_session(found, session, self)
+        return list(islice(_log.within(found, since, until), limit))
+
+    def _renamed_since(self, snapshot: str) -> dict[str, str] | None:
+        """Ids → what they were at an older snapshot; None where that is not in the history."""
+        try:
+            return _log.names_then(self._versions.log(self.snapshot), snapshot, self.ids)
+        except DamagedError:
+            return None  # verify says so; the sessions themselves can still be compared
 
     def tag(self, name: str) -> None:
         """Name this snapshot for good; a tag never moves."""
-        _check_name("tag", name)
+        _check_new("tag", name)
         self._versions.tag(name, self.snapshot)
 
     @property
@@ -561,7 +577,7 @@ class Store:
         UsageError
             Where there is a branch or a tag of this name.
         """
-        _check_name("branch", name)
+        _check_new("branch", name)
         self._versions.make_branch(name, self.snapshot)
         return Store(open_form(self._form.place, name), self.snapshot)
 
@@ -586,7 +602,7 @@ class Store:
         """The store as it was at a tag, a snapshot or a date; read only.
 
         ``"2026-11-21T10:00"`` is the newest snapshot that is not later, ``"2026-11-21"`` the last
-        one of that day; in the local time zone unless the date carries one.
+        one of that day; in UTC unless the date carries a zone.
         """
         snapshot = _when.resolve(self._form, ref)
         return Store(self._form, snapshot, pinned=True, allow_damaged=self.allow_damaged)
@@ -659,6 +675,21 @@ class Store:
         from neurostore.store import _rename
 
         return _rename.run(self, _rename.plan(self, old, new, with_splits), message, dry_run)
+
+    def delete(self, session: str, message: str | None = None, *, dry_run: bool = False) -> Edit:
+        """Take a session out, in a commit of its own; older snapshots keep it.
+
+        `restore` brings it back from the snapshot before, `erase` removes it for good. Of splits
+        that name it nothing is changed.
+
+        Raises
+        ------
+        NotFoundError
+            With the nearest id there is.
+        """
+        from neurostore.store import _delete
+
+        return _delete.run(self, session, message, dry_run)
 
     def rename_subject(
         self, old: str, new: str, message: str | None = None, *, dry_run: bool = False
@@ -928,6 +959,12 @@ class Store:
             return []  # a release has no history to lose
         return _expiry.expiries(beside(self._form.place))
 
+    def _older_tags(self) -> dict[str, Commit]:
+        """Tags of snapshots from before the history of this one begins, newest first."""
+        from neurostore.store import _expiry, _gc
+
+        return _expiry.older_tags(_gc.engine(self._versions, "expire"), self.log())
+
     def validate(self, ids: Iterable[str] | None = None) -> dict[str, list[Finding]]:
         """Every table of the sessions through both gates; splits and stimuli too without `ids`.
 
@@ -954,6 +991,17 @@ def _reopen(
 ) -> Store:
     form = open_form(place, branch)
     return Store(form, snapshot, pinned=pinned, allow_damaged=allow_damaged)
+
+
+def _check_new(what: str, name: str) -> None:
+    """Raise where a name is none, or would hide a date or a snapshot that is asked for."""
+    _check_name(what, name)
+    reads = "date" if _when.is_date(name) else "snapshot id" if _when.is_snapshot(name) else ""
+    if reads:
+        raise UsageError(
+            f"{name!r} reads as a {reads}, which a {what} of that name would hide. Give it another "
+            f"name: 'v1', 'of-{name.lower()}'."
+        )
 
 
 def _check_name(what: str, name: str) -> None:

@@ -372,7 +372,7 @@ def _backward(given: Ragged | Interleaved) -> list[Finding]:
     row, count = int(np.argmax(backward)), int(np.count_nonzero(backward))
     message = (
         f"{counted(count, 'spike time')} before the one ahead (first in unit "
-        f"{_unit_of(given, row)}): put in order"
+        f"{_unit_of(given, row)}): kept in order of time"
     )
     return [_finding("spikes", "time", "sorted", message, row=row, count=count)]
 
@@ -618,7 +618,8 @@ def _time_findings(
     backward = np.flatnonzero(ticks[rows[1:]] < ticks[rows[:-1]])
     if len(backward):
         row, count = int(rows[backward[0] + 1]), len(backward)
-        message = f"{counted(count, 'time stamp')} before the one ahead (first {row}): put in order"
+        message = f"{counted(count, 'time stamp')} before the one ahead (first {row}): "
+        message += "samples are kept in order of time"
         findings.append(_finding(where, "time", "sorted", message, row=row, count=count))
     return findings
 

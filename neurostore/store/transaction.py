@@ -27,9 +27,10 @@ from neurostore.store import (
     _splits,
     _stimuli,
     _time_scale,
+    _when,
     layout,
 )
-from neurostore.store._format import session_path, table_path
+from neurostore.store._format import check_id, session_path, split_id, table_path
 from neurostore.store._relied import CLOCK, FRAMES, Relied
 from neurostore.store._who import who as who
 from neurostore.store.builder import SessionBuilder, Staged, check, check_tables, refuse
@@ -132,6 +133,8 @@ class Transaction:
                 f"put takes a SessionBuilder, a Split or a Stimulus, found {type(staged).__name__}."
             )
         path = made.path
+        if not made.id.startswith("/"):  # a session; splits and stimuli have rules of their own
+            check_id(*split_id(made.id))
         before = self._touch(made.id, path)
         if before is not None and not replace:
             raise UsageError(
@@ -599,8 +602,7 @@ class Transaction:
             if commit.snapshot == self._began:
                 break
             if id in commit.changes:
-                when = f"{commit.time:%Y-%m-%d %H:%M:%S}"
-                who = f"{commit.author}@{commit.host}"
+                who, when = f"{commit.author}@{commit.host}", _when.shown(commit.time)
                 return f"{who} in {commit.snapshot} ({commit.message!r}, {when})"
         return "another writer"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -117,10 +118,14 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
     Raises
     ------
     UsageError
-        Where a local folder or this process's memory is given storage options.
+        Where a local folder or this process's memory is given storage options; where a zip is named
+        as a host.
     """
     text, given = str(url), dict(options or {})
     remember(given)
+    if text.startswith("zip://") and "::" not in text:
+        path = text.removeprefix("zip://")
+        raise UsageError(f"zip:// alone names no file. Open the release in a zip as zip::{path}")
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
     scheme, chained, _ = text.partition("::")
@@ -145,9 +150,18 @@ def parse(url: str | Path, options: Mapping[str, Any] | None = None) -> Place:
     return place
 
 
+def takes_options(url: str) -> bool:
+    """Whether a text is a URL that storage options may belong to, or holds one."""
+    scheme, chained, _ = url.partition("::")
+    scheme = scheme if chained else url.partition("://")[0] if "://" in url else ""
+    return scheme not in ("", "memory", "file")
+
+
 def several(url: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """The URLs of a list, or of a text in which they are joined; one that is a path is whole."""
     if not isinstance(url, (str, Path)):
+        if not isinstance(url, Iterable):
+            raise UsageError(f"A store is at a URL or a path, found {type(url).__name__}.")
         return list(url)
     text = str(url)
     if SEVERAL not in text or Path(text).expanduser().exists():
@@ -188,6 +202,26 @@ def folder(place: Place) -> Path:
     found = Path(place.path)
     if (found / "refs").is_dir():
         return found
-    beside = found.parent.iterdir() if found.parent.is_dir() else ()
-    stores = [str(one) for one in beside if (one / "refs").is_dir() and one.suffix != CREATING]
-    raise NotFoundError("store", str(found), stores)
+    raise NotFoundError("store", str(found), _stores(found.parent), instead=_what_it_is(found))
+
+
+def _stores(above: Path) -> list[str]:
+    """The stores that lie in a folder."""
+    inside = sorted(above.iterdir()) if above.is_dir() else []
+    return [str(one) for one in inside if (one / "refs").is_dir() and one.suffix != CREATING]
+
+
+def _what_it_is(found: Path) -> str:
+    """What lies where a store was looked for, and the way on; empty where nothing does."""
+    if found.is_dir():
+        inside = _stores(found)[:3]
+        way = f"a store is in it: {', '.join(inside)}" if inside else "neurostore create makes one"
+        return f"It is a folder that holds neither a store nor a release; {way}."
+    if not found.exists():
+        return ""
+    if found.is_file() and zipfile.is_zipfile(found):
+        return f"It is a zip file: a release in it opens as zip::{found}"
+    return (
+        "It is a file, and a store is a folder. A recording goes into a store: neurostore ingest "
+        f"STORE {found.name}"
+    )

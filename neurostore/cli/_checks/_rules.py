@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from neurostore.cli._checks._known import known
-from neurostore.errors import Severity, UsageError
+from neurostore.errors import NotFoundError, Severity, UsageError
 from neurostore.store import Fault
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -93,6 +93,9 @@ def find_rules(path: Path | None, fail_on: str | None = None) -> Rules:
 def _load(path: Path, tool: bool) -> Rules:
     try:
         tree: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        beside = map(str, path.parent.glob("*.toml"))
+        raise NotFoundError("file of rules", str(path), beside) from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}.") from error
     if tool:
