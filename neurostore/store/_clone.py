@@ -79,7 +79,7 @@ def clone(
     store: Store | str | Path,
     target: str | Path,
     where: str | None = None,
-    sessions: Sequence[str] | None = None,
+    sessions: str | Sequence[str] | None = None,
     tables: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -102,7 +102,7 @@ def clone(
         A folder that is not there, is empty, or holds a clone of the same that is to go on.
     where : str, optional
         Only sessions for which this SQL expression over the catalogue holds.
-    sessions : sequence of str, optional
+    sessions : str or sequence of str, optional
         Only these, by id.
     tables : sequence of str, optional
         Only these tables of each session, and those that they link to: ``units`` and
@@ -130,6 +130,7 @@ def clone(
         raise UsageError(f"A commit takes at least one session, found at_once={at_once}.")
     source = store if isinstance(store, Store) else open_store(store, None, storage_options)
     source = source.pin()
+    sessions = [sessions] if isinstance(sessions, str) else sessions
     chosen = _selected.select(source, where, sessions, tables)
     copy = _existing(target)
     done = set() if copy is None else _done(copy, chosen)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neurostore.errors import counted
+from neurostore.store import _when
 from neurostore.store._damage import RELEASE_WAY_OUT
 from neurostore.store._faults import Fault
 from neurostore.store._verify._past import Past
@@ -177,4 +178,4 @@ class Advice:
     def _ref(self, snapshot: str) -> str:
         commit = self._commits[snapshot]
         tags = f", tag {', '.join(commit.tags)}" if commit.tags else ""
-        return f"Snapshot {snapshot} ({commit.time:%Y-%m-%d %H:%M}{tags})"
+        return f"Snapshot {snapshot} ({_when.shown(commit.time)}{tags})"

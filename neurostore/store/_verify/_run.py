@@ -28,7 +28,7 @@ from neurostore.store._verify._plan import Plan, Written
 from neurostore.store._verify._report import Progress, Report
 from neurostore.store._verify._resumed import State, kept
 from neurostore.store._verify._values import Looked, Met, check_all, check_some
-from neurostore.store.urls import apart, parse
+from neurostore.store.urls import apart, parse, several
 
 if TYPE_CHECKING:
     from neurostore.store._forms import Form
@@ -83,6 +83,8 @@ def verify(
     NotFoundError, StoreError, UsageError
         Where there is no store, or nothing of it can be read.
     """
+    if len(several(url)) != 1:
+        raise UsageError(f"One store is verified at a time, found {url}. Verify each of them.")
     text, tag = apart(url)
     if tag is not None and at is not None:
         raise UsageError(f"{url} names the tag {tag!r}, and at={at!r} is given too.")
