@@ -789,7 +789,7 @@ def test_numbers_out_of_range_are_refused_with_both() -> None:
         dataset[many]
     with pytest.raises(UsageError, match="sample"):
         dataset[0:2]
-    with pytest.raises(NotFoundError, match="'demo/a'"):
+    with pytest.raises(NotFoundError, match="There is: demo/a"):
         dataset.window("demo/b", 1.0)
     with pytest.raises(NotFoundError):
         dataset.observed("demo/b")
