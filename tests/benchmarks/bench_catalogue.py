@@ -82,7 +82,7 @@ def grown(folder: Path, dataset: str, sessions: int, arrays: int) -> Store:
             tx._touch(id, path)
             writer = tx._draft.below(path)
             sync(_put(writer, {f"{path}/{key}": value for key, value in kept.items()}))
-            own = attrs | {"id": id, "session": name, "source_key": name}
+            own = attrs | {"id": id, "session": name}
             tx._write_row(writer, path, own, entries)
             tx._changes[id] = "put"
     return store
