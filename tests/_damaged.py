@@ -53,12 +53,12 @@ def build(url: Path) -> neurostore.Store:
     return store
 
 
-def reading(url: Path) -> dict[str, Any]:
-    """Whatever can be read, by name; the `NeurostoreError` where that was the answer.
+Read = Callable[[str, Callable[[], Any]], Any]
+"""Keeps by a name what a call gives, or the `NeurostoreError` where that was the answer."""
 
-    Arrays go by ``<id>/<table>/<column>``, with ``@v1`` behind it for the tagged snapshot.
-    """
-    shutil.rmtree(cache.folder(), ignore_errors=True)
+
+def opened(url: Path) -> tuple[dict[str, Any], Read, neurostore.Store | None]:
+    """What a store says of itself, what keeps further answers beside it, and the store."""
     found: dict[str, Any] = {}
 
     def read(name: str, what: Callable[[], Any]) -> Any:
@@ -70,12 +70,24 @@ def reading(url: Path) -> dict[str, Any]:
 
     store = read("open", lambda: neurostore.open(url))
     if isinstance(store, NeurostoreError):
-        return found
+        return found, read, None
     found["open"] = store.snapshot
     read("repr", lambda: repr(store))
     read("sessions", lambda: store.sessions().to_json())
     read("units", lambda: store.units().to_json())
     read("log", lambda: [(one.to_json(), dict(one.metadata)) for one in store.log()])
+    return found, read, store
+
+
+def reading(url: Path) -> dict[str, Any]:
+    """Whatever can be read, by name; the `NeurostoreError` where that was the answer.
+
+    Arrays go by ``<id>/<table>/<column>``, with ``@v1`` behind it for the tagged snapshot.
+    """
+    shutil.rmtree(cache.folder(), ignore_errors=True)
+    found, read, store = opened(url)
+    if store is None:
+        return found
     read("in", lambda: ["lab/a" in store, "lab/z" in store])
     _sessions(read, store, "", "abc")
     tagged = read("tag", lambda: store.at("v1"))
@@ -87,7 +99,7 @@ def reading(url: Path) -> dict[str, Any]:
 
 
 def _sessions(
-    read: Callable[[str, Callable[[], Any]], Any],
+    read: Read,
     store: neurostore.Store,
     at: str,
     names: str,

@@ -218,3 +218,10 @@ def commit_until_killed(end: Connection, url: str, options: Options = None) -> N
         with store.transaction(f"killed/{k}") as tx:
             tx.put(session(f"killed/{k}", seed=k))
         end.send(tx.snapshot)
+
+
+def commit(store: neurostore.Store, what: Callable[[neurostore.Transaction], object]) -> str:
+    """A commit that comes in between; its snapshot."""
+    with store.transaction("meanwhile") as tx:
+        what(tx)
+    return tx.snapshot

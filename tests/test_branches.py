@@ -97,7 +97,10 @@ def test_the_command_makes_lists_and_deletes_branches(store, capsys):
     assert cli.main(["branch", url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out).keys() == {"b", "main"}
     assert cli.main(["branch", url, "b", "--delete", "--dry-run"]) == 0
-    assert "b: Dry run: nothing was deleted; it alone holds 1 commit." in capsys.readouterr().out
+    assert (
+        "b would be deleted, with 1 commit that nothing else holds. Dry run: nothing was done."
+        in capsys.readouterr().out
+    )
     assert cli.main(["branch", url, "--dry-run"]) == 2
     assert cli.main(["branch", url, "b", "--delete", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["alone"]) == 1

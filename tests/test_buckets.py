@@ -13,6 +13,7 @@ import pytest
 from _object_store import BUCKET, served
 from _writers import (
     CONTEXT,
+    commit,
     commit_sessions,
     commit_until_killed,
     create_one,
@@ -51,12 +52,6 @@ def store(bucket, url):
     with made.transaction("first") as tx:
         tx.put(session("d/s"))
     return made
-
-
-def commit(store, what):
-    with store.transaction("meanwhile") as tx:
-        what(tx)
-    return tx.snapshot
 
 
 @pytest.mark.parametrize("run", range(TRIALS))

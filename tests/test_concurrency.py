@@ -8,6 +8,7 @@ import threading
 import filelock
 import pytest
 from _writers import (
+    commit,
     commit_sessions,
     create_one,
     put_one,
@@ -32,12 +33,6 @@ def store(tmp_path):
     with made.transaction("first") as tx:
         tx.put(session("d/s"))
     return made
-
-
-def commit(store, what):
-    with store.transaction("meanwhile") as tx:
-        what(tx)
-    return tx.snapshot
 
 
 @pytest.mark.parametrize("run", range(TRIALS))

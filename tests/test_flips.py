@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _damaged import flipped, judge, plain, replaced
+from _damaged import flipped, judge, opened, plain, replaced
 from _hostile import build
 
 import neurostore
@@ -66,23 +66,9 @@ def everything(url: Path, *, fresh: bool = True) -> dict[str, Any]:
     """Whatever the public calls give, by name; the `NeurostoreError` where that was the answer."""
     if fresh and cache.folder() is not None:
         shutil.rmtree(cache.folder(), ignore_errors=True)
-    found: dict[str, Any] = {}
-
-    def read(name: str, what: Any) -> Any:
-        try:
-            found[name] = what()
-        except NeurostoreError as error:
-            found[name] = error
-        return found[name]
-
-    store = read("open", lambda: neurostore.open(url))
-    if isinstance(store, NeurostoreError):
+    found, read, store = opened(url)
+    if store is None:
         return found
-    found["open"] = store.snapshot
-    read("repr", lambda: repr(store))
-    read("sessions", lambda: store.sessions().to_json())
-    read("units", lambda: store.units().to_json())
-    read("log", lambda: [(one.to_json(), dict(one.metadata)) for one in store.log()])
     read("splits", lambda: store.splits.to_json())
     read("split", lambda: store.split("halves").digest)
     read("stimuli", lambda: store.stimuli.astype(str).to_json())

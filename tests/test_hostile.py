@@ -337,21 +337,27 @@ def test_a_chunk_that_refers_out_of_its_repository_is_refused(tmp_path, scheme):
         assert "ssss" not in str(caught.value)
 
 
-def test_a_repository_cannot_make_its_readers_wait_for_ever(tmp_path):
-    store = neurostore.create(tmp_path / "lab")
-    (tmp_path / "lab" / "config.yaml").write_text(
-        "get_partial_values_concurrency: 0\nmax_concurrent_requests: 0\n"
-    )
-    code = "import neurostore, sys; print(len(neurostore.open(sys.argv[1]).log()))"
+def alone(code: str, url: str) -> str:
+    """What a process of its own prints of a store; it may take two minutes."""
     done = subprocess.run(
-        [sys.executable, "-c", code, store.url],
+        [sys.executable, "-c", code, url],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
         env={**os.environ, "PYTHONPATH": str(Path(neurostore.__file__).parents[1])},
     )
-    assert done.stdout == "1\n"
+    return done.stdout
+
+
+def test_a_repository_cannot_make_its_readers_wait_for_ever(tmp_path):
+    store = neurostore.create(tmp_path / "lab")
+    (tmp_path / "lab" / "config.yaml").write_text(
+        "get_partial_values_concurrency: 0\nmax_concurrent_requests: 0\n"
+    )
+    code = "import neurostore, sys; print(len(neurostore.open(sys.argv[1]).log()))"
+    said = alone(code, store.url)
+    assert said == "1\n"
 
 
 LIMITED = """
@@ -378,16 +384,9 @@ def test_a_history_that_leads_in_a_circle_ends_in_an_error(tmp_path):
     newest, older, *_ = (Path(store.url, "snapshots", one.snapshot) for one in store.log())
     older.write_bytes(newest.read_bytes())
     before = {one: one.read_bytes() for one in Path(store.url).rglob("*") if one.is_file()}
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, store.url],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(neurostore.__file__).parents[1])},
-    )
-    assert "store/file/snapshot" in done.stdout or "store/history/commit" in done.stdout
-    assert [f"{one} DamagedError" in done.stdout for one in ("du", "gc", "expire")] == [True] * 3
+    said = alone(LIMITED, store.url)
+    assert "store/file/snapshot" in said
+    assert [f"{one} DamagedError" in said for one in ("du", "gc", "expire")] == [True] * 3
     assert all(one.read_bytes() == data for one, data in before.items())
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 import neurostore
-from neurostore.cli._print import print_json, say
+from neurostore.cli._print import print_json, print_made, say
 from neurostore.cli._words import DONE, At, Id, Url
-from neurostore.errors import UsageError, counted
 from neurostore.store._when import is_date, shown
 
 if TYPE_CHECKING:
@@ -110,12 +109,7 @@ def diff(
     """
     store = opened(url, b)
     _say_date(store.at(a), a)
-    found = store.diff(a, sessions=sessions)
-    if json:
-        print_json(found.to_json())
-        return DONE
-    for line in found.lines():
-        say(line)
+    print_made(store.diff(a, sessions=sessions), json)
     return DONE
 
 
@@ -142,10 +136,7 @@ def restore(
     store = neurostore.open(url)
     _say_date(store.at(ref), ref)
     made = store.restore(ref, session, table or None, message, dry_run=dry_run)
-    if json:
-        print_json(made.to_json())
-    else:
-        say(str(made))
+    print_made(made, json)
     return DONE
 
 
@@ -176,10 +167,7 @@ def rename(
         made = store.rename_subject(old, new, message, dry_run=dry_run)
     else:
         made = store.rename(old, new, message, with_splits=with_splits, dry_run=dry_run)
-    if json:
-        print_json(made.to_json())
-    else:
-        say(str(made))
+    print_made(made, json)
     return DONE
 
 
@@ -200,10 +188,7 @@ def delete(
         json: Print what was done as JSON.
     """
     made = neurostore.open(url).delete(session, message, dry_run=dry_run)
-    if json:
-        print_json(made.to_json())
-    else:
-        say(str(made))
+    print_made(made, json)
     return DONE
 
 
@@ -226,52 +211,7 @@ def merge(
         json: Print what was done as JSON.
     """
     made = neurostore.open(url).merge(into, other, message, dry_run=dry_run)
-    if json:
-        print_json(made.to_json())
-    else:
-        say(str(made))
-    return DONE
-
-
-def branch(
-    url: Url,
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
-    at: At = None,
-    delete: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
-) -> int:
-    """Begin a branch, whose commits leave the others alone; list branches; take one away.
-
-    Args:
-        url: The store.
-        name: Letters, digits, dots and dashes; all branches are listed without it.
-        at: A tag, snapshot or date where it begins; the newest snapshot without it.
-        delete: Take it away; commits that nothing else holds cannot be reached any more.
-        dry_run: With --delete: say which commits it alone holds, do nothing.
-        json: Print branches, or the commits that only the deleted one held, as JSON.
-    """
-    if (dry_run and not delete) or (delete and (name is None or at is not None)):
-        raise UsageError("--delete takes the name of a branch, --dry-run goes with it, --at not.")
-    store = opened(url, at)
-    if name is None or not delete:
-        if name is not None:
-            store.branch(name)
-        found = store.branches
-        if json:
-            print_json(found)
-            return DONE
-        for one, snapshot in found.items():
-            say(f"{snapshot}  {one}")
-        return DONE
-    alone = store.delete_branch(name, dry_run=dry_run)
-    if json:
-        print_json({"branch": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
-        return DONE
-    for commit in alone:
-        say(f"{commit.snapshot}  {shown(commit.time)}  {commit.message}")
-    held = f"it alone {'holds' if dry_run else 'held'} {counted(len(alone), 'commit')}"
-    say(f"{name}: {'Dry run: nothing was deleted' if dry_run else 'deleted'}; {held}.")
+    print_made(made, json)
     return DONE
 
 

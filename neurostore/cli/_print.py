@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from neurostore.errors import counted
 
@@ -42,6 +42,22 @@ def print_findings(findings: Sequence[Finding]) -> None:
 def print_json(value: Any) -> None:
     """A value as JSON."""
     say(json.dumps(_plain(value), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def print_made(made: Made, as_json: bool) -> None:
+    """What a command made, in words or as JSON."""
+    if as_json:
+        print_json(made.to_json())
+    else:
+        say(str(made))
+
+
+class Made(Protocol):
+    """What says itself in both ways."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """As a plain mapping."""
+        ...
 
 
 def _plain(value: Any) -> Any:

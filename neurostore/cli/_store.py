@@ -13,7 +13,7 @@ import neurostore
 from neurostore.cli._history import opened
 from neurostore.cli._print import console, print_findings, print_json, print_table, records, say
 from neurostore.cli._words import DONE, REFUSED, At, Id, Url, Where
-from neurostore.errors import UsageError, counted
+from neurostore.errors import counted
 
 if TYPE_CHECKING:
     from neurostore.store import Session, Store
@@ -203,57 +203,6 @@ def show(
         say(f"  {finding}")
     for note in found.notes:
         say(f"  left out: {note}")
-    return DONE
-
-
-def tag(
-    url: Url,
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
-    at: At = None,
-    delete: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
-) -> int:
-    """Name a snapshot for good, a tag never moves; list tags; take one away.
-
-    Args:
-        url: The store.
-        name: Letters, digits, dots and dashes; all tags are listed without it.
-        at: A snapshot or date; the newest snapshot without it.
-        delete: Take it away; its name is never free again.
-        dry_run: With --delete: say which commits it alone holds, do nothing.
-        json: Print tags, or the commits that only the deleted one held, as JSON.
-    """
-    if (dry_run and not delete) or (delete and (name is None or at is not None)):
-        raise UsageError("--delete takes the name of a tag, --dry-run goes with it, --at not.")
-    store = opened(url, at)
-    if name is not None and delete:
-        return _delete_tag(store, name, dry_run, json)
-    if name is not None:
-        store.tag(name)
-    found = store.tags if name is None else {name: store.snapshot}
-    if json:
-        print_json(found)
-        return DONE
-    for one, snapshot in found.items() if name is None else ():
-        say(f"{snapshot}  {one}")
-    if name is not None:
-        say(f"{name} is {store.snapshot}. Read it: neurostore sessions {url} --at {name}")
-    return DONE
-
-
-def _delete_tag(store: Store, name: str, dry_run: bool, json: bool) -> int:
-    alone = store.delete_tag(name, dry_run=dry_run)
-    if json:
-        print_json({"tag": name, "dry_run": dry_run, "alone": [one.to_json() for one in alone]})
-        return DONE
-    for commit in alone:
-        say(f"{commit.snapshot}  {commit.time:%Y-%m-%d %H:%M:%S}  {commit.message}")
-    of = f"{counted(len(alone), 'commit')} that nothing else holds"
-    if dry_run:
-        say(f"{name} would be deleted, with {of}. Dry run: nothing was done.")
-    else:
-        say(f"{name} is deleted, with {of}. No other tag can be called so.")
     return DONE
 
 

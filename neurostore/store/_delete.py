@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from neurostore.store._rename import naming
-from neurostore.store.edit import Edit
+from neurostore.store.edit import Edit, carry_out
 
 if TYPE_CHECKING:
     from neurostore.store.store import Store
@@ -23,11 +23,8 @@ def run(store: Store, session: str, message: str | None, dry_run: bool) -> Edit:
     """
     store.session(session)  # raises where there is none
     steps, notes = (("deleted", session),), tuple(_notes(store, session))
-    if dry_run:
-        return Edit(steps, 0, dry_run=True, notes=notes)
-    with store.transaction(message or f"deleted {session}") as tx:
-        tx.delete(session)
-    return Edit(steps, 0, tx.snapshot, notes=notes)
+    planned = Edit(steps, 0, dry_run=dry_run, notes=notes)
+    return carry_out(store, message or f"deleted {session}", planned, lambda tx: tx.delete(session))
 
 
 def _notes(store: Store, session: str) -> Iterator[str]:

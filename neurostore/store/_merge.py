@@ -15,7 +15,7 @@ from neurostore.schemas import Column, Table
 from neurostore.store import _catalogue, _copied, _rename, tables
 from neurostore.store._format import session_path, table_path
 from neurostore.store.builder import check_tables, refuse
-from neurostore.store.edit import Edit
+from neurostore.store.edit import Edit, carry_out
 
 if TYPE_CHECKING:
     from neurostore.store.session import Session
@@ -251,11 +251,9 @@ def _by_unit(
 
 def run(store: Store, planned: Merging, message: str | None, dry_run: bool) -> Edit:
     """Merge in a commit of its own, or say what would be done."""
-    if dry_run:
-        return Edit(planned.steps, planned.bytes, dry_run=True)
-    with store.transaction(message or f"merged {planned.other} into {planned.into}") as tx:
-        merge(tx, planned)
-    return Edit(planned.steps, planned.bytes, tx.snapshot)
+    what = Edit(planned.steps, planned.bytes, dry_run=dry_run)
+    said = message or f"merged {planned.other} into {planned.into}"
+    return carry_out(store, said, what, lambda tx: merge(tx, planned))
 
 
 def merge(tx: Transaction, planned: Merging) -> None:

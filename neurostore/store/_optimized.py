@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "catalogue/newest"
 _FORM = f"neurostore catalogue of a repository 1 {FORMAT}"
 COMFORT = 20_000
-"""Groups and arrays of a repository beyond which every commit takes a third of a second."""
+"""Groups and arrays of a repository beyond which adding a session takes over half a second."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from neurostore.errors import NotFoundError, RefusedError, UsageError
 from neurostore.store import _catalogue, _copied, _splits
 from neurostore.store._format import check_id, session_path, split_id
-from neurostore.store.edit import Edit
+from neurostore.store.edit import Edit, carry_out
 
 if TYPE_CHECKING:
     from neurostore.splits import Split
@@ -95,11 +95,9 @@ def _replaced(value: Any, old: str, new: str) -> Any:
 
 def run(store: Store, planned: Renaming, message: str | None, dry_run: bool) -> Edit:
     """Rename a session in a commit of its own, or say what would be done."""
-    if dry_run:
-        return Edit(planned.steps, planned.bytes, dry_run=True)
-    with store.transaction(message or f"renamed {planned.old} to {planned.new}") as tx:
-        rename(tx, planned)
-    return Edit(planned.steps, planned.bytes, tx.snapshot)
+    what = Edit(planned.steps, planned.bytes, dry_run=dry_run)
+    said = message or f"renamed {planned.old} to {planned.new}"
+    return carry_out(store, said, what, lambda tx: rename(tx, planned))
 
 
 def rename(tx: Transaction, planned: Renaming) -> None:
@@ -160,11 +158,9 @@ def run_subject(store: Store, old: str, new: str, message: str | None, dry_run: 
     """Rename a subject in a commit of its own, or say what would be done."""
     ids = of_subject(store, old, new) if old != new else []
     steps = tuple((f"said to be of {new}", id) for id in ids)
-    if dry_run or not steps:
-        return Edit(steps, 0, dry_run=dry_run)
-    with store.transaction(message or f"renamed the subject {old} to {new}") as tx:
-        rename_subject(tx, old, new)
-    return Edit(steps, 0, tx.snapshot)
+    said = message or f"renamed the subject {old} to {new}"
+    what = Edit(steps, 0, dry_run=dry_run)
+    return carry_out(store, said, what, lambda tx: rename_subject(tx, old, new))
 
 
 def rename_subject(tx: Transaction, old: str, new: str) -> None:

@@ -13,7 +13,7 @@ from neurostore.store import _catalogue, _copied
 from neurostore.store._format import session_path, table_path
 from neurostore.store._rename import called
 from neurostore.store.builder import check_tables, refuse
-from neurostore.store.edit import Edit
+from neurostore.store.edit import Edit, carry_out
 
 if TYPE_CHECKING:
     from neurostore.store.store import Store
@@ -188,13 +188,11 @@ def run(
         raise UsageError("A table is restored of a session: name the session too.")
     then = store.at(ref)
     plan = steps(store, then, session, names)
-    said, size = tuple(one.said for one in plan), sum(one.bytes for one in plan)
-    if dry_run or not plan:
-        return Edit(said, size, dry_run=dry_run)
+    size = sum(one.bytes for one in plan)
+    planned = Edit(tuple(one.said for one in plan), size, dry_run=dry_run)
     what = f"{session or 'everything'}{' ' if names else ''}{', '.join(names)}"
-    with store.transaction(message or f"restored {what} from {ref}") as tx:
-        restore(tx, then, plan)
-    return Edit(said, size, tx.snapshot)
+    said = message or f"restored {what} from {ref}"
+    return carry_out(store, said, planned, lambda tx: restore(tx, then, plan))
 
 
 def restore(tx: Transaction, then: Store, plan: Iterable[Step]) -> None:

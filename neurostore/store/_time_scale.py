@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from neurostore.schemas import Table
 from neurostore.store._catalogue import summary
 from neurostore.store.tables import Interleaved, Ragged, finite
 
+Extent = Sequence[Any]
+"""First tick, and the one behind the last."""
 FACTOR = 100
 """How many times later one thing ends than another one before it is said."""
 NEAR = 10.0
@@ -21,14 +23,18 @@ _LEAST = 1.0  # second; whatever ends sooner says nothing of a scale
 _ROWS = 10  # a few rows may well lie at the beginning alone (one baseline epoch)
 
 
-def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Finding]:
+def extents(tables: Iterable[Table], clock: Clock) -> dict[str, Extent]:
+    """From the first to the last tick, by table; those without any time are not there."""
+    found = {table.name: summary(table, clock).get("extent") for table in tables}
+    return {name: one for name, one in found.items() if isinstance(one, list)}
+
+
+def between_tables(
+    id: str, extents: Mapping[str, Extent], rows: Mapping[str, int], clock: Clock
+) -> list[Finding]:
     """The table that ends last, where another one ends more than `FACTOR` times sooner."""
-    ends: dict[str, tuple[float, float]] = {}
-    rows: dict[str, int] = {}
-    for table in tables:
-        extent = summary(table, clock).get("extent")
-        if isinstance(extent, list) and table.name != "intervals/observed":
-            ends[table.name], rows[table.name] = _seconds(extent, clock), table.rows
+    others = {name: one for name, one in extents.items() if name != "intervals/observed"}
+    ends = {name: _seconds(one, clock) for name, one in others.items()}
     if not ends:
         return []
     origin = min(first for first, _ in ends.values())
@@ -45,29 +51,26 @@ def between_tables(id: str, tables: Iterable[Table], clock: Clock) -> list[Findi
     return [Finding("clock/time_scale", "violation", late, "time", message, count=len(soon))]
 
 
-def apart(id: str, tables: Iterable[Table], spikes: object, clock: Clock) -> list[Finding]:
-    """Tables that end before, or begin after the extent (ticks) of the spikes by over `NEAR`."""
-    if not isinstance(spikes, list):
+def apart(id: str, extents: Mapping[str, Extent], clock: Clock) -> list[Finding]:
+    """Tables that end before, or begin after all spikes by over `NEAR`; none without spikes."""
+    if "spikes" not in extents:
         return []
-    first, last = _seconds(spikes, clock)
+    first, last = _seconds(extents["spikes"], clock)
     found = []
-    for table in tables:
-        extent = summary(table, clock).get("extent")
-        if not isinstance(extent, list):
-            continue
+    for name, extent in extents.items():
         start, stop = _seconds(extent, clock)
         if start <= last + NEAR and first <= stop + NEAR:
             continue
         message = (
-            f"{id}: {table.name} is from {start:,.1f} to {stop:,.1f} s, the spikes from "
-            f"{first:,.1f} to {last:,.1f} s; is it on another clock, or of another session? Give "
-            "seconds on the session's clock"
+            f"{id}: {name} is from {start:,.1f} to {stop:,.1f} s, the spikes from {first:,.1f} to "
+            f"{last:,.1f} s; is it on another clock, or of another session? Give seconds on the "
+            "session's clock"
         )
-        found.append(Finding("clock/apart", "violation", table.name, "time", message))
+        found.append(Finding("clock/apart", "violation", name, "time", message))
     return found
 
 
-def _seconds(extent: Sequence[Any], clock: Clock) -> tuple[float, float]:
+def _seconds(extent: Extent, clock: Clock) -> tuple[float, float]:
     first, last = clock.seconds(np.array(extent, dtype=np.int64)).tolist()
     return first, last
 

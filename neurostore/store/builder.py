@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from neurostore.clocks import REACH, Clock, choose, exact
 from neurostore.errors import RefusedError, UsageError
 from neurostore.schemas import JSON, Finding, Table, Values, layout, values
-from neurostore.store import _catalogue, _columns, _time_scale, tables
+from neurostore.store import _columns, _time_scale, tables
 from neurostore.store._columns import as_json, text
 from neurostore.store._format import check_id, session_path
 from neurostore.store.tables import Interleaved, Ragged, Span, all_finite
@@ -413,11 +413,12 @@ class SessionBuilder:
         findings = [*self.findings, *findings]
         findings += [one for table in made.values() for one in table.findings]
         refuse(self.id, findings)  # before any time is looked at again
-        findings += _time_scale.between_tables(self.id, made.values(), span.clock)
+        extents = _time_scale.extents(made.values(), span.clock)
+        rows = {name: table.rows for name, table in made.items()}
+        findings += _time_scale.between_tables(self.id, extents, rows, span.clock)
+        findings += _time_scale.apart(self.id, extents, span.clock)
         if self._spikes is not None:
             findings += _time_scale.between_units(self.id, self._spikes)
-            extent = _catalogue.summary(made["spikes"], span.clock).get("extent")
-            findings += _time_scale.apart(self.id, made.values(), extent, span.clock)
         return StagedSession(self.id, span.clock, self._attrs(span), made, tuple(findings))
 
     def _add(self, name: str, make: Callable[[Span], Table]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from neurostore.errors import JSON, counted
+
+if TYPE_CHECKING:
+    from neurostore.store.store import Store
+    from neurostore.store.transaction import Transaction
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,14 @@ class Edit:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def carry_out(
+    store: Store, message: str, planned: Edit, change: Callable[[Transaction], object]
+) -> Edit:
+    """What is planned in a commit of its own; nothing of a dry run, or where there is no step."""
+    if planned.dry_run or not planned.steps:
+        return planned
+    with store.transaction(message) as tx:
+        change(tx)
+    return replace(planned, snapshot=tx.snapshot)

@@ -461,8 +461,9 @@ class Transaction:
         for name in updates.keys() & entries.keys():
             sync(writer.delete_dir(f"{path}/{table_path(name)}"))
         entries |= self._write_tables(writer, path, updates, clock)
-        extent = entries.get("spikes", {}).get("extent")
-        findings += _time_scale.apart(id, updates.values(), extent, clock)
+        looked = {name: entries[name] for name in {"spikes", *updates} & entries.keys()}
+        extents = {name: one["extent"] for name, one in looked.items() if "extent" in one}
+        findings += _time_scale.apart(id, extents, clock)
         for one in findings:
             _logger.warning("Kept with %s: %s", id, one)
         rest["findings"] = [

@@ -35,7 +35,7 @@ def results() -> dict[str, Any]:
     scripts = FOLDER / "scripts"
     shutil.copytree(HARNESS, scripts, dirs_exist_ok=True)
     (scripts / "logs").mkdir(exist_ok=True)
-    for own in ("neurostore_peer.py", "cold_windows.py"):
+    for own in ("neurostore_peer.py", "cold_windows.py", "steady.py", "first_windows.py"):
         shutil.copy(Path(__file__).with_name(own), scripts)
     library = scripts / "peers_lib.py"
     library.write_text((HARNESS / "peers_lib.py").read_text() + "\nimport neurostore_peer\n")
@@ -117,6 +117,24 @@ def bench_cold_windows_in_one_call(results: dict[str, Any]) -> None:
         f"100 cold windows without a cache: {RIVAL} {rival:.0f} ms, {OURS} in one call {ours:.0f} "
         f"ms, {rival / ours:.2f} of its speed"
     )
+
+
+def bench_opening_again_and_private_memory(results: dict[str, Any]) -> None:
+    """Fresh processes taking turns: libraries loaded, then 2,400 windows and 20 batches of 32."""
+    found: dict[str, list[list[float]]] = {RIVAL: [], OURS: []}
+    for _ in range(5):
+        for peer, of in found.items():
+            of.append(json.loads(run("steady.py", peer).splitlines()[-1]))
+    for peer, of in found.items():
+        opened, private = (statistics.median(part) for part in zip(*of, strict=True))
+        print(f"{peer:28} opens again in {opened:.0f} ms, holds {private:.0f} MB of its own")
+
+
+def bench_starting_an_epoch_of_100_hours(results: dict[str, Any]) -> None:
+    """Fresh processes: until the first 32 windows of a shuffled epoch are known."""
+    taken = [json.loads(run("first_windows.py").splitlines()[-1]) for _ in range(5)]
+    rival, ours = (statistics.median(part) for part in zip(*taken, strict=True))
+    print(f"100 hours begin in {rival:,.0f} ms (torch_brain), {ours:.1f} ms; {rival / ours:,.0f}x")
 
 
 def bench_size_and_ingest(results: dict[str, Any]) -> None:
