@@ -17,6 +17,7 @@ import pytest
 from _writers import session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numcodecs.zstd import Zstd
 from zarr.core.buffer.cpu import Buffer
 from zarr.core.sync import sync
 
@@ -24,6 +25,7 @@ import neurostore
 from neurostore import NeurostoreError, Stimulus, UsageError
 from neurostore.errors import DamagedError, StoreError
 from neurostore.store import _caps, _versions, layout
+from neurostore.store._format import digest
 from neurostore.store.builder import Source
 
 MOST = 300
@@ -367,28 +369,66 @@ resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 import neurostore
 report = neurostore.verify(sys.argv[1])
 print(*sorted(one.finding.check for one in report.faults))
-for call in ("du", "gc", "expire"):
+calls = {"log": {}, "du": {}, "gc": {"older_than": timedelta(0)}, "expire": {"keep": 1}}
+for call, options in calls.items():
     try:
-        options = {"du": {}, "gc": {"older_than": timedelta(0)}, "expire": {"keep": 1}}[call]
         getattr(neurostore.open(sys.argv[1]), call)(**options)
     except neurostore.NeurostoreError as error:
         print(call, type(error).__name__)
 """
 
 
-def test_a_history_that_leads_in_a_circle_ends_in_an_error(tmp_path):
+HEADER = 39
+"""Bytes of a file of the engine before what it has compressed."""
+
+
+def _lead_back(path, newest, oldest):
+    """Make a newer commit the parent of one, every checksum being as it must be."""
+    about = {key: value for key, value in oldest.metadata.items() if key != "checksum"}
+    checksum = digest({"message": oldest.message, **about, "parent": newest.snapshot})
+    held = path.read_bytes()
+    text = bytes(Zstd().decode(held[HEADER:]))
+    for was, now in (
+        (oldest.parent.encode(), newest.snapshot.encode()),
+        (_raw(oldest.parent), _raw(newest.snapshot)),
+        (oldest.metadata["checksum"].encode(), checksum.encode()),
+    ):
+        assert text.count(was) == 1
+        text = text.replace(was, now)
+    path.write_bytes(held[:HEADER] + bytes(Zstd().encode(text)))
+
+
+def _raw(snapshot):
+    """The twelve bytes that an id in Crockford's base 32 stands for."""
+    digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    number = 0
+    for one in snapshot:
+        number = number * 32 + digits.index(one)
+    return (number >> 4).to_bytes(12, "big")
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ("the file of another one", "store/file/transaction store/history/commit"),
+        ("forged", "store/history/commit"),
+    ],
+)
+def test_a_history_that_leads_in_a_circle_ends_in_an_error(tmp_path, how, found):
     store = neurostore.create(tmp_path / "lab")
     for k in range(3):
         with store.transaction(f"put {k}") as tx:
             tx.put(session(f"d/{k}"))
-    newest, older, *_ = (Path(store.url, "snapshots", one.snapshot) for one in store.log())
-    older.write_bytes(newest.read_bytes())
+    newest, older, oldest, _ = store.log()
+    folder = Path(store.url, "snapshots")
+    if how == "forged":
+        _lead_back(folder / oldest.snapshot, newest, oldest)
+    else:
+        (folder / older.snapshot).write_bytes((folder / newest.snapshot).read_bytes())
     before = {one: one.read_bytes() for one in Path(store.url).rglob("*") if one.is_file()}
     said = alone(LIMITED, store.url)
-    assert said.splitlines() == [
-        "store/file/transaction store/history/commit",
-        *(f"{one} DamagedError" for one in ("du", "gc", "expire")),
-    ]
+    calls = ("log", "du", "gc", "expire")
+    assert said.splitlines() == [found, *(f"{one} DamagedError" for one in calls)]
     assert all(one.read_bytes() == data for one, data in before.items())
 
 

@@ -395,13 +395,37 @@ def test_a_transaction_on_a_branch_that_is_gone_holds_up_no_expiry(local):
     side = local.branch("side")
     put(side, 7)
     tx = side.transaction("late").__enter__()
-    tx.put(session("d/9"))
+    tx.put(session("d/late"))
     local.delete_branch("side")
     local.gc(older_than=NOW)
-    assert local.expire(keep=1).commits
+    put(local, 8)
+    put(local, 9)
+    again = neurostore.open(local.url)  # which has nothing of the branch in memory
+    assert "put 8" in [one.message for one in again.expire(keep=1).commits]
     with pytest.raises(neurostore.NeurostoreError, match="side"):
         tx.__exit__(None, None, None)
     assert not any(local.validate().values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["du"],
+        ["gc", "--dry-run"],
+        ["expire", "--keep", "1"],
+        ["erase", "d/1", "--dry-run"],
+        ["log"],
+        ["tag"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_damaged_tag_is_one_clear_line_to_all_that_look_at_tags(local, capsys, words):
+    path = Path(local.url, "refs", "tag.v1", "ref.json")
+    path.write_bytes(path.read_bytes()[:-6])
+    assert cli.main([words[0], local.url, *words[1:]]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"The store at {local.url} cannot be read" in line
+    assert "neurostore verify" in line
 
 
 def test_a_history_that_breaks_off_where_nothing_expired_is_damage(local):

@@ -217,6 +217,21 @@ def test_history_that_is_hurt_goes_by_the_commands_that_the_finding_names(tmp_pa
     assert neurostore.open(url).ids == ["lab/a", "lab/c"]
 
 
+def test_a_snapshot_that_a_tag_alone_holds_since_an_expiry_goes_with_the_tag(tmp_path):
+    store = build(tmp_path / "lab")
+    store.tag("kept")
+    spoil(Path(store.url), "lab/a", "behaviour/wheel", "value")
+    with store.transaction("the wheel, for the third time") as tx:
+        value, span = np.random.default_rng(1).normal(size=700), store.session("lab/a").span
+        tx.update("lab/a", tables.behaviour("wheel", value, span, start=0, rate=7, units="rad"))
+    store.expire(keep=1)
+    (fault,) = neurostore.verify(store.url).faults
+    assert commands(fault.hint) == [["tag", store.url, "kept", "--delete"]]
+    assert re.search(r"\(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\), held by tag kept", fault.hint)
+    assert cli.main(*commands(fault.hint)) == 0
+    assert neurostore.verify(store.url).whole
+
+
 def test_damage_of_the_newest_snapshot_is_said_with_that_of_the_history(tmp_path):
     store = build(tmp_path / "lab")
     spoil(Path(store.url), "lab/b", "spikes", "time")

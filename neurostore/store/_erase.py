@@ -170,9 +170,8 @@ def _plan(store: Store, versions: IcechunkVersions, session: str) -> _Plan | Non
 
 def _reachable(versions: IcechunkVersions) -> tuple[dict[str, Commit], dict[str, str]]:
     """Every commit by its snapshot, and the snapshot of every tag."""
-    tagged = {name: versions.repository.lookup_tag(name) for name in versions._tags()}
     tips = versions.tips()
-    return {one.snapshot: one for tip in tips for one in versions.log(tip)}, tagged
+    return {one.snapshot: one for tip in tips for one in versions.log(tip)}, versions.tags()
 
 
 def _cache_keys(store: Store, snapshot: str, session: str) -> set[str]:

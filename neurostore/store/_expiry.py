@@ -123,10 +123,8 @@ def expire(
         until = _until(versions, before, keep)
         tips = versions.tips()
         written = {one.id: one.written_at for tip in tips for one in _ancestors(versions, tip)}
-        for one in _leases.live(
-            files, _leases.clock(files)
-        ):  # a base may be of a branch that is gone
-            until = min(until, written.get(one.base, until))
+        for one in _leases.live(files, _leases.clock(files)):
+            until = min(until, written.get(one.base, until))  # its branch may be gone meanwhile
         return drop(versions, files, until, dry_run=dry_run)
 
 
@@ -162,8 +160,8 @@ def plan(versions: IcechunkVersions, until: datetime) -> tuple[list[Commit], lis
 def older_tags(versions: IcechunkVersions, history: Sequence[Commit]) -> dict[str, Commit]:
     """Tags of snapshots from before a history begins, by name, newest first."""
     there = {one.snapshot for one in history}
-    named = {name: versions.repository.lookup_tag(name) for name in versions._tags()}
-    found = {name: versions.about(one) for name, one in named.items() if one not in there}
+    tags = versions.tags()
+    found = {name: versions.about(one) for name, one in tags.items() if one not in there}
     older = [(one.time, name) for name, one in found.items() if one.time <= history[-1].time]
     return {name: found[name] for _, name in sorted(older, reverse=True)}
 

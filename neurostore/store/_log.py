@@ -47,10 +47,22 @@ def of_session(commits: Iterable[Commit], session: str, store: Store) -> Iterato
         if name in one.changes:
             found = True
             yield one
-        was = {new: old for old, new in one.metadata.get("renamed", {}).items()}
-        name = was.get(name, name)
+        name = one.name_before(name)
     if not found and session not in store:
         raise NotFoundError("session", session, known.union(store.ids), f"the log of {store.url}")
+
+
+def name_then(commits: Iterable[Commit], snapshot: str, session: str) -> str:
+    """What a session was called at an older snapshot, by the commits since, newest first.
+
+    As it is called now where the commits do not lead to the snapshot.
+    """
+    name = session
+    for one in commits:
+        if one.snapshot == snapshot:
+            return name
+        name = one.name_before(name)
+    return session
 
 
 def names_then(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zarr.core.sync import sync
 
 from neurostore.errors import Finding, NotFoundError, RefusedError, UsageError
-from neurostore.store import _catalogue, _copied
+from neurostore.store import _catalogue, _copied, _log
 from neurostore.store._format import session_path, table_path
 from neurostore.store._rename import called
 from neurostore.store.builder import check_tables, refuse
@@ -52,7 +52,7 @@ def steps(now: Store, then: Store, session: str | None, tables: Iterable[str]) -
     if session is None:
         return [*_everything(now, then)]
     names, path = tuple(dict.fromkeys(tables)), session_path(session)
-    was = called_then(now, then, session)
+    was = session if session in then else _log.name_then(now.log(), then.snapshot, session)
     old, was_path = then.session(was).attrs, session_path(was)
     if not names:
         same = (
@@ -76,19 +76,6 @@ def steps(now: Store, then: Store, session: str | None, tables: Iterable[str]) -
     )
     size = sum(_copied.table_size(then.zarr, was_path, n, old["row"]["tables"][n]) for n in other)
     return [Step(session, path, other, size, was=was_path)] if other else []
-
-
-def called_then(now: Store, then: Store, session: str) -> str:
-    """What a session was called in an older snapshot: renames since are followed back."""
-    if session in then:
-        return session
-    name = session
-    for commit in now.log():
-        if commit.snapshot == then.snapshot:
-            return name
-        before = {new: old for old, new in commit.metadata.get("renamed", {}).items()}
-        name = before.get(name, name)
-    return session
 
 
 def _alike(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:

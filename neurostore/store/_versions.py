@@ -90,6 +90,11 @@ class Commit:
         kinds = ("sessions", "splits", "stimuli")
         return {id: what for one in kinds for id, what in self.metadata.get(one, {}).items()}
 
+    def name_before(self, session: str) -> str:
+        """The id that a session had before this commit."""
+        before = {new: old for old, new in self.metadata.get("renamed", {}).items()}
+        return str(before.get(session, session))
+
     @property
     def words(self) -> list[str]:
         """What was done, in a line or two, with counts."""
@@ -420,9 +425,12 @@ class IcechunkVersions:
         ------
         DamagedError
         """
+        known = set[str]()
         for tip in self.tips():
-            for _ in self.log(tip):
-                pass
+            for commit in self.log(tip):
+                if commit.snapshot in known:
+                    break
+                known.add(commit.snapshot)
 
     def tips(self) -> list[str]:
         """The snapshots that branches and tags name."""
@@ -431,9 +439,7 @@ class IcechunkVersions:
     def names(self) -> dict[str, str]:
         """The snapshot of every branch and tag: ``branch main``, ``tag v1``."""
         found = {f"branch {name}": tip for name, tip in self.branches().items()}
-        return found | {
-            f"tag {one}": self.repository.lookup_tag(one) for one in sorted(self._tags())
-        }
+        return found | {f"tag {name}": tip for name, tip in self.tags().items()}
 
     def _ancestry(self, **which: str) -> Iterator[Commit]:
         """A history; where it breaks off, as it is to whoever opens the repository now.
@@ -456,8 +462,12 @@ class IcechunkVersions:
             named = self.repository.lookup_tag(name)
             self.repository.lookup_snapshot(named)  # a damaged tag names one that is not there
             tags.setdefault(named, []).append(name)
-        oldest, expected = "", which.get("snapshot_id")
+        oldest, expected, seen = "", which.get("snapshot_id"), set[str]()
         for info in self.repository.ancestry(**which):
+            if info.id in seen:
+                where = f"The history of {self.place.url}"
+                raise DamagedError(f"{where} leads in a circle, to {info.id} again. {WAY_OUT}")
+            seen.add(info.id)
             if info.id == ROOT and (expected in (None, ROOT) or self._begins(oldest)):
                 return
             if info.id == ROOT:

@@ -522,6 +522,8 @@ class Store:
         ------
         NotFoundError
             Where no snapshot of the history knows the session.
+        UsageError
+            Where `limit` is below 1.
         """
         if limit is not None and limit < 1:
             raise UsageError(f"A log has at least one commit, found limit={limit}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -213,6 +212,8 @@ def _stores(above: Path) -> list[str]:
 
 def _what_it_is(found: Path) -> str:
     """What lies where a store was looked for, and the way on; empty where nothing does."""
+    import zipfile  # which takes longer to load than all of this
+
     if found.is_dir():
         inside = _stores(found)[:3]
         way = f"a store is in it: {', '.join(inside)}" if inside else "neurostore create makes one"

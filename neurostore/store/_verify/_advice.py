@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from neurostore.errors import counted
-from neurostore.store import _when
+from neurostore.store import _log, _when
 from neurostore.store._damage import RELEASE_WAY_OUT
 from neurostore.store._faults import Fault
 from neurostore.store._verify._past import Past
 from neurostore.store._verify._plan import Plan, Written
+from neurostore.store._verify._source import ReadFrom
 
 if TYPE_CHECKING:
     from neurostore.store._versions import Commit
@@ -60,6 +62,7 @@ class Advice:
         self._commits = {one.snapshot: one for one in commits}
         self._written = list(plan.written.values())
         self._said: dict[tuple[str, str, str], str] = {}
+        self._fault = cache(ReadFrom.fault)  # which reads the whole source
 
     def of(self, written: Written) -> str:
         """What is lost with a table, and what brings it back."""
@@ -135,7 +138,7 @@ class Advice:
         source = written.source
         if source is None:
             return ". Bring the store back from a copy."
-        if fault := source.fault():
+        if fault := self._fault(source):
             return (
                 f", and its source {source.url} {fault}: it is lost, unless there is a copy of the "
                 "store or of the source as it was."
@@ -161,14 +164,11 @@ class Advice:
 
     def _called(self, id: str, ref: str) -> str:
         """What a session was called in an older snapshot, as `Store.restore` follows it."""
-        name = id
-        for snapshot in [] if self._past is None else self._past.line:
-            if snapshot == ref:
-                return name
-            known = self._commits.get(snapshot)
-            renamed = {} if known is None else known.metadata.get("renamed", {})
-            name = {new: old for old, new in renamed.items()}.get(name, name)
-        return id
+        if self._past is None or any(
+            id == one.thing and ref in one.snapshots for one in self._written
+        ):
+            return id
+        return _log.name_then(self._past.line, ref, id)
 
     def _whole_session(self, id: str, ref: str) -> bool:
         """Whether all tables of a session are whole in a snapshot."""

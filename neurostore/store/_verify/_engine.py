@@ -30,6 +30,8 @@ class History:
     faults: list[Fault] = field(default_factory=list)
     refs: dict[str, str] = field(default_factory=dict)
     """The snapshots of branches and tags (``"tag v1"``)."""
+    begins: set[str] = field(default_factory=set)
+    """Where histories begin, whatever the commits there once were made on."""
 
     @classmethod
     def of(cls, versions: Versions, snapshot: str, *, alone: bool) -> History:
@@ -51,6 +53,8 @@ class History:
                 if commit.snapshot in known:
                     break
                 made.append(commit)
+            else:
+                self.begins |= {one.snapshot for one in made[-1:]}
         except StoreError as error:  # of a tag, or of a commit: then as far as commits lead
             made, whole = _walk(versions, snapshot, known)
             if not whole:
@@ -89,26 +93,17 @@ class History:
 
 def _walk(versions: Versions, snapshot: str, known: set[str]) -> tuple[list[Commit], bool]:
     """The commits from parent to parent, and whether all of them can be read."""
-    made: list[Commit] = []
+    made: dict[str, Commit] = {}
     following: str | None = snapshot
     while following is not None and following not in known:
+        if following in made:
+            return [*made.values()], False  # in a circle
         try:
-            made.append(versions.about(following))
+            made[following] = versions.about(following)
         except StoreError:
-            return made, False
-        following = made[-1].parent
-    return made, True
-
-
-def lead(versions: Versions, snapshot: str) -> list[str]:
-    """The snapshots that lead to one, newest first, as far as they can be read."""
-    found: list[str] = []
-    try:
-        for commit in versions.log(snapshot):
-            found.append(commit.snapshot)
-    except StoreError:  # a fault of its own already
-        return found
-    return found
+            return [*made.values()], False
+        following = made[following].parent
+    return [*made.values()], True
 
 
 def as_icechunk(versions: Versions) -> IcechunkVersions | None:

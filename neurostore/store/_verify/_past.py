@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from neurostore.store import _when
+
 if TYPE_CHECKING:
+    from neurostore.store._verify._engine import History
     from neurostore.store._versions import Commit
 
 _NAMED = 3
@@ -21,29 +24,18 @@ class Past:
     ----------
     newest : str
         The newest snapshot.
-    commits : sequence of Commit
-        Those that were looked at.
-    refs : mapping
-        Every tag and branch (``"tag v1"``) to its snapshot.
-    history : callable
-        The snapshots that lead to one, newest first.
+    history : History
+        The commits that were looked at, and what holds them.
     """
 
-    def __init__(
-        self,
-        url: str,
-        newest: str,
-        commits: Sequence[Commit],
-        refs: Mapping[str, str],
-        history: Callable[[str], Sequence[str]],
-    ) -> None:
+    def __init__(self, url: str, newest: str, history: History) -> None:
         self.newest = newest
-        self._url, self._refs, self._history = url, refs, history
-        self._times = {one.snapshot: one.time for one in commits}
+        self._url, self._refs, self._begins = url, history.refs, history.begins
+        self._commits = {one.snapshot: one for one in history.commits}
 
     def alone_shows(self, snapshots: Sequence[str]) -> bool:
         """Whether the newest snapshot was looked at and is none of these."""
-        return self.newest in self._times and self.newest not in snapshots
+        return self.newest in self._commits and self.newest not in snapshots
 
     def names(self, snapshots: Sequence[str]) -> str:
         """The snapshots, and the tags and branches that hold them."""
@@ -54,7 +46,7 @@ class Past:
     def way_out(self, snapshots: Sequence[str], whole: str) -> str:
         """How they go out of the history; `whole` says how it is with the newest snapshot."""
         steps = [f"neurostore {_delete(self._url, ref)}" for ref in self._holding(snapshots)]
-        line = self.line
+        line = [one.snapshot for one in self.line]
         if any(one in line for one in snapshots):
             keep = min(line.index(one) for one in snapshots if one in line)
             steps.append(f"neurostore expire {shlex.quote(self._url)} --keep {keep}")
@@ -65,28 +57,30 @@ class Past:
             f"{'; '.join(shown)}{more}"
         )
 
-    @property
-    def line(self) -> list[str]:
-        """The snapshots that lead to the newest one, which is the first."""
-        return self._lines[self.newest]
-
     @cached_property
-    def _lines(self) -> dict[str, list[str]]:
-        """The history of the newest snapshot, and of what tags and branches name."""
-        return {one: list(self._history(one)) for one in {self.newest, *self._refs.values()}}
+    def line(self) -> list[Commit]:
+        """The commits that lead to the newest snapshot, newest first, as far as they are known."""
+        return self._leading_to(self.newest)
+
+    def _leading_to(self, tip: str | None) -> list[Commit]:
+        found: dict[str, Commit] = {}
+        while tip in self._commits and tip not in found:
+            found[tip] = self._commits[tip]
+            tip = None if tip in self._begins else found[tip].parent
+        return [*found.values()]
 
     def _holding(self, snapshots: Sequence[str]) -> list[str]:
         """Tags and branches without which these could go out of the history."""
-        line = self.line
-        apart = {one for one in snapshots if one not in line}
+        apart = {*snapshots} - {one.snapshot for one in self.line}
         return [
             ref
             for ref, tip in self._refs.items()
-            if tip != self.newest and (tip in snapshots or apart & {*self._lines[tip]})
+            if tip != self.newest
+            if tip in snapshots or any(one.snapshot in apart for one in self._leading_to(tip))
         ]
 
     def _name(self, snapshot: str) -> str:
-        return f"{snapshot} ({self._times[snapshot]:%Y-%m-%d %H:%M})"
+        return f"{snapshot} ({_when.shown(self._commits[snapshot].time)})"
 
 
 def _some(names: Sequence[str]) -> str:

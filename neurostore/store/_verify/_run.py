@@ -22,7 +22,7 @@ from neurostore.store._faults import Fault
 from neurostore.store._forms import open_form
 from neurostore.store._repository import Repository
 from neurostore.store._verify._advice import Advice
-from neurostore.store._verify._engine import History, as_icechunk, lead, places
+from neurostore.store._verify._engine import History, places
 from neurostore.store._verify._past import Past
 from neurostore.store._verify._plan import Plan, Written
 from neurostore.store._verify._report import Progress, Report
@@ -167,14 +167,9 @@ def _newest(form: Form) -> str:
 
 def _past(form: Form, head: str, history: History) -> Past | None:
     """What speaks of the history; None of a release, which has none."""
-    try:
-        versions = form.versions
-    except StoreError:
-        return Past(form.place.url, head, history.commits, {}, lambda one: [])
-    if as_icechunk(versions) is None:
+    if not isinstance(form, Repository):
         return None
-    url, newest = form.place.url, _newest(form) or head
-    return Past(url, newest, history.commits, history.refs, lambda one: lead(versions, one))
+    return Past(form.place.url, _newest(form) or head, history)
 
 
 def _stopped_clone(form: Form) -> list[Fault]:

@@ -237,8 +237,7 @@ class _Publishing:
             if self.said.snapshot != snapshot:
                 raise UsageError(
                     f"{self.place.url} holds the release of snapshot {self.said.snapshot}, this is "
-                    f"{snapshot}. "
-                    "A release is never overwritten: publish to another place."
+                    f"{snapshot}. A release is never overwritten: publish to another place."
                 )
         elif self.there.keys() - {UNFINISHED + PART}:
             begun = await self.files.read(UNFINISHED, len(mark) + 1)
