@@ -157,6 +157,23 @@ def count(
 
 
 @compiled
+def before(events: Packed, block: Ticks, first: int, length: int, tick: int) -> int:
+    """How many spikes come before a tick: those of a block ascend."""
+    low_bits = np.uint64((1 << (16 if events.itemsize == 4 else 32)) - 1)
+    blocks = len(block) - 1
+    row = (tick - first) // length
+    low, high = int(block[min(max(row, 0), blocks)]), int(block[min(max(row + 1, 0), blocks)])
+    offset = tick - first - row * length
+    while low < high:
+        middle = (low + high) // 2
+        if np.int64(np.uint64(events[middle]) & low_bits) < offset:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
 def held(
     events: Packed,
     block: Ticks,
@@ -180,15 +197,15 @@ def held(
     blocks = len(block) - 1
     most = 0
     for w in range(len(start)):
+        if every:
+            ahead = before(events, block, first, length, start[w])
+            most = max(most, before(events, block, first, length, start[w] + span) - ahead)
+            continue
         low = max((start[w] - first) // length, 0)
         high = min((start[w] + span - 1 - first) // length + 1, blocks)
         number = 0
         for b in range(low, high):
             base = first + b * length - start[w]
-            inside = every and base >= 0 and base + length <= span
-            if inside:
-                number += block[b + 1] - block[b]
-                continue
             for k in range(block[b], block[b + 1]):
                 event = np.uint64(events[k])
                 at = base + np.int64(event & low_bits)
@@ -248,11 +265,15 @@ def listed(
         times, units, why = time[place[w]], unit[place[w]], reason[place[w]]
         low = max((start[w] - first) // length, 0)
         high = min((start[w] + span - 1 - first) // length + 1, blocks)
-        made = 0
+        made = begin = end = 0
+        if every:
+            begin = before(events, block, first, length, start[w])
+            end = before(events, block, first, length, start[w] + span)
         for b in range(low, high):
             base = first + b * length - start[w]
-            if every and base >= 0 and base + length <= span:  # whole: no branch, so vectorised
-                own, stop = events[block[b] : block[b + 1]], made + block[b + 1] - block[b]
+            if every:  # no branch for each spike, so vectorised
+                own = events[max(block[b], begin) : min(block[b + 1], end)]
+                stop = made + len(own)
                 seconds, rows, clear = times[made:stop], units[made:stop], why[made:stop]
                 for k in range(len(own)):
                     event = np.uint64(own[k])
